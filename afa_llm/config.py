@@ -1,0 +1,225 @@
+"""Every setting of a run: frozen, typed, documented, checked before torch is imported.
+
+`afa config` prints the resolved values. Loading (YAML, overrides, messages) is in config_loading.py.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+POCKET = "builtin:pocket"
+
+
+class Section(BaseModel):
+    """A group of settings. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Run(Section):
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the run under output_dir")
+    output_dir: str = Field("runs", description="folder that holds all runs")
+    seed: int = Field(0, ge=0, description="seed of LoRA, adversary, masks and the order of reviews")
+    threads: int = Field(1, ge=1, description="CPU threads of each process")
+    overwrite: bool = Field(False, description="true: replace an earlier run of the same name; false: refuse")
+
+
+class Model(Section):
+    path: str = Field(POCKET, description="hub name, local folder, or builtin:pocket")
+    revision: str | None = Field(None, description="hub revision (commit, tag or branch)")
+    quantization: Literal["nf4", "int8", "none"] = Field("nf4", description="storage of the frozen base weights")
+    double_quantization: bool = Field(True, description="nf4 only: quantise the scales too")
+    quant_storage: Literal["uint8", "bfloat16", "float32"] = Field(
+        "bfloat16", description="nf4 only: tensor type that holds the packed weights; a float type is needed for ZeRO-3"
+    )
+    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="compute type, and storage where unquantised")
+    attention: Literal["sdpa", "flash_attention_2"] = Field("sdpa", description="kernel below the attention capture")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in backward: less memory, slower")
+
+
+class Lora(Section):
+    rank: int = Field(16, ge=1, description="rank of the adapter matrices")
+    alpha: float = Field(32.0, gt=0, description="the adapter is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    target_modules: str | tuple[str, ...] = Field("all-linear", description="all-linear, or names of linear modules")
+
+
+class Source(Section):
+    """One data set: a hub name or a local jsonl/csv/parquet file, and how its columns map."""
+
+    name: str = Field("", description="name in reports; empty: last part of path")
+    path: str = Field(
+        "builtin:planted", description="hub name, local .jsonl/.csv/.parquet (.gz too), or builtin:planted"
+    )
+    subset: str | None = Field(None, description="hub configuration name, such as sst2 of glue")
+    split: str = Field("train", description="split name, or train/validation/test of the builtin data")
+    revision: str | None = Field(None, description="hub revision")
+    text_column: str = Field("text", description="column with the review")
+    label_column: str = Field("label", description="column with the label")
+    id_column: str | None = Field(None, description="column with a stable id; none: the row number")
+    group_column: str | None = Field(None, description="column that names a subpopulation, for worst-group accuracy")
+    words_column: str | None = Field(None, description="column with the review's words (list of strings), if given")
+    rationale_column: str | None = Field(
+        None, description="column with a number per word of words_column: how decisive it is (0..1), or a class"
+    )
+    rationale_neutral: float | None = Field(
+        None, description="if set, a word is decisive where rationale_column differs from this value (SST: 2)"
+    )
+    max_samples: int | None = Field(None, ge=1, description="use this many rows, drawn evenly by seed; none: all")
+
+    @property
+    def title(self) -> str:
+        if self.name:
+            return self.name
+        stem = self.path.removeprefix("builtin:").rstrip("/").split("/")[-1].split(".")[0]
+        return f"{stem}_{self.split}"
+
+
+class Data(Section):
+    train: Source = Field(default_factory=lambda: Source(split="train"), description="reviews to train on")
+    evaluation: tuple[Source, ...] = Field(
+        default_factory=lambda: (Source(split="validation"),), description="data sets measured before and after"
+    )
+    labels: dict[str, tuple[str | int | float | bool, ...]] = Field(
+        default={"negative": (0, "negative", "neg"), "positive": (1, "positive", "pos")},
+        description="label name -> raw values that mean it; the order is the order of classes",
+    )
+    max_tokens: int = Field(512, ge=8, description="longest prompt, in tokens of the model")
+    too_long: Literal["quarantine", "truncate"] = Field(
+        "quarantine", description="what happens to a longer review: set aside, or its last words cut"
+    )
+    max_bad_rows: int | None = Field(None, ge=0, description="stop when more rows than this are bad; none: 10 percent")
+    duplicates_across: Literal["warn", "error", "ignore"] = Field(
+        "warn", description="reviews of an evaluation set that stand in the training set too"
+    )
+
+
+class Prompts(Section):
+    file: str = Field("builtin:sentiment", description="YAML with templates and answer words, or builtin:sentiment")
+    train: str = Field("review_sentiment", description="template to train with")
+    evaluation: tuple[str, ...] = Field(
+        ("review_sentiment", "overall_it_was", "is_this_review"), description="templates to evaluate with"
+    )
+    chat: Literal["auto", "always", "never"] = Field(
+        "auto", description="dress the prompt in the tokenizer's chat template; auto: where it has one"
+    )
+
+
+class Attention(Section):
+    layers: Literal["all", "last_half", "last_third"] | tuple[int, ...] = Field(
+        "last_half", description="layers whose readout row makes the focus; negative numbers count from the end"
+    )
+
+
+class Masking(Section):
+    direction: Literal["unattended", "attended", "both", "random"] = Field(
+        "both", description="which words the policy prefers to hide; random ignores the focus (a control)"
+    )
+    rate: float = Field(0.2, gt=0, lt=1, description="share of a review's words that one mask hides (rounded up)")
+    masks_per_review: int = Field(4, ge=1, description="masks drawn for each review in a round (K)")
+    temperature: float = Field(1.0, gt=0, description="scores are ± log focus / temperature")
+    view: Literal["block", "replace", "delete"] = Field("block", description="how a word is hidden from the decoder")
+    filler: str = Field(" _", description="replace only: text whose tokens stand in for hidden ones")
+
+
+class Adversary(Section):
+    features: tuple[Literal["hidden", "labels", "focus"], ...] = Field(
+        ("hidden", "labels", "focus"), min_length=1, description="what the adversary sees of a view"
+    )
+    width: int = Field(64, ge=1, description="hidden units")
+    learning_rate: float = Field(1e-3, gt=0, description="step size of its AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="decay of its AdamW")
+    steps_per_round: int = Field(2, ge=0, description="its updates in each round")
+    spectral_norm: bool = Field(True, description="bound the Lipschitz constant of its layers")
+    r1: float = Field(0.0, ge=0, description="weight of the gradient penalty on its input")
+    replay: int = Field(512, ge=0, description="pairs of older rounds kept for its updates, per rank")
+    warmup_rounds: int = Field(8, ge=0, description="rounds in which it learns while the policy gets no feedback")
+    auroc_high: float = Field(0.98, gt=0.5, le=1, description="alarm above this held-out AUROC: reward saturates")
+    auroc_low: float = Field(0.52, ge=0, lt=1, description="alarm below this held-out AUROC: reward is noise")
+
+
+class Reward(Section):
+    source: Literal["adversary", "probability_drop"] = Field(
+        "adversary", description="adversary: log P(detected); probability_drop: the fall of log p(label) alone"
+    )
+    label_weight: float = Field(0.5, ge=0, description="η: weight of the label-aware part beside the adversary's")
+    shuffle: bool = Field(False, description="control: rewards permuted over the masks of the round")
+
+
+class Objective(Section):
+    task_weight: float = Field(1.0, ge=0, description="weight of the cross-entropy on the label's answer")
+    task_scope: Literal["vocabulary", "labels"] = Field(
+        "labels", description="cross-entropy over the whole vocabulary, or between the answers of the labels"
+    )
+    policy_gradient_weight: float = Field(0.2, ge=0, description="λ")
+    entropy_weight: float = Field(0.0, ge=0, description="β: reward for a spread focus")
+    kl_weight: float = Field(0.0, ge=0, description="κ: KL(base ‖ tuned) of the next token on the clean prompt")
+    masked_task_weight: float = Field(0.0, ge=0, description="weight of the cross-entropy on one masked view")
+    group_floor: float = Field(1e-4, ge=0, description="groups whose rewards differ by less (std) are skipped")
+
+
+class Training(Section):
+    epochs: float = Field(1.0, gt=0, description="passes over the training reviews")
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps; none: by epochs")
+    reviews_per_step: int = Field(32, ge=1, description="reviews in one optimizer step, over all ranks")
+    micro_batch_size: int = Field(32, ge=1, description="reviews of one forward pass on one rank")
+    learning_rate: float = Field(5e-4, gt=0, description="peak step size of AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="decay of AdamW on adapter matrices")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="moment decay rates of AdamW")
+    warmup_share: float = Field(0.05, ge=0, lt=1, description="share of steps of linear warm-up")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="step size after warm-up")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradient norm above which it is scaled down")
+    engine: Literal["plain", "deepspeed"] = Field("plain", description="one process, or DeepSpeed under its launcher")
+    zero_stage: Literal[0, 1, 2, 3] = Field(0, description="deepspeed only: what is sharded over ranks")
+    deepspeed_file: str | None = Field(None, description="deepspeed only: JSON merged under our settings")
+    checkpoint_every: int = Field(100, ge=0, description="steps between checkpoints; 0: only at the end")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept")
+    log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
+    max_skipped_steps: int = Field(5, ge=0, description="non-finite steps in a row before the run stops")
+    timeout_minutes: float = Field(30, gt=0, description="longest wait for another rank")
+
+
+class Rollouts(Section):
+    backend: Literal["transformers"] = Field("transformers", description="who answers prompts")
+
+
+class Evaluation(Section):
+    batch_size: int = Field(64, ge=1, description="prompts of one forward pass")
+    calibrations: tuple[Literal["none", "contextual", "domain", "batch"], ...] = Field(
+        ("none", "contextual", "domain", "batch"), min_length=1, description="ways to score the answers"
+    )
+    headline_calibration: Literal["none", "contextual", "domain", "batch"] = Field(
+        "none", description="the one that headlines compare"
+    )
+    bootstrap_samples: int = Field(2000, ge=100, description="resamples of the paired bootstrap")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="level of all intervals")
+    focus_samples: int = Field(200, ge=0, description="reviews of each data set for focus quality; 0: none")
+    focus_fractions: tuple[float, ...] = Field((0.01, 0.05, 0.1, 0.2, 0.5), description="shares of words removed")
+    rare_quantile: float = Field(0.25, gt=0, lt=1, description="words under this training-frequency quantile are rare")
+
+
+class Config(Section):
+    run: Run = Field(default_factory=Run, description="name, place, seed")
+    model: Model = Field(default_factory=Model, description="the decoder and how it is stored")
+    lora: Lora = Field(default_factory=Lora, description="the trained adapter")
+    data: Data = Field(default_factory=Data, description="reviews and labels")
+    prompts: Prompts = Field(default_factory=Prompts, description="templates and answer words")
+    attention: Attention = Field(default_factory=Attention, description="where the focus is read")
+    masking: Masking = Field(default_factory=Masking, description="the masking policy")
+    adversary: Adversary = Field(default_factory=Adversary, description="the discriminator head")
+    reward: Reward = Field(default_factory=Reward, description="what the masks earn")
+    objective: Objective = Field(default_factory=Objective, description="weights of the loss")
+    training: Training = Field(default_factory=Training, description="optimizer, engine, checkpoints")
+    rollouts: Rollouts = Field(default_factory=Rollouts, description="the generator that answers prompts")
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="what is measured")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        from afa_llm.config_checks import contradictions
+
+        found = contradictions(self)
+        if found:
+            raise ValueError("\n".join(found))
+        return self

@@ -1,0 +1,98 @@
+"""Settings that are fine alone and wrong together: one line each, with the field, the value and the fix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from afa_llm.config import Config
+
+
+def contradictions(config: Config) -> list[str]:
+    """All contradictions of a configuration, each `field = value: why; fix`. Empty where there are none."""
+    checks = (_masks, _labels, _engine, _quantization, _evaluation)
+    return [message for check in checks for message in check(config)]
+
+
+def _masks(config: Config) -> list[str]:
+    masking, objective, found = config.masking, config.objective, []
+    feedback = objective.policy_gradient_weight > 0
+    if masking.direction == "both" and masking.masks_per_review % 2:
+        found.append(
+            f"masking.masks_per_review = {masking.masks_per_review}: direction both needs half of the masks each way; "
+            "set an even number"
+        )
+    least = 4 if masking.direction == "both" else 2
+    if feedback and masking.masks_per_review < least:
+        found.append(
+            f"masking.masks_per_review = {masking.masks_per_review}: the leave-one-out baseline needs at least {least} "
+            f"with direction {masking.direction}; set masking.masks_per_review={least}"
+        )
+    if feedback and masking.direction == "random":
+        found.append(
+            "masking.direction = random: such masks carry no policy gradient; set objective.policy_gradient_weight=0 "
+            "or another direction"
+        )
+    if feedback and config.reward.source == "adversary" and config.adversary.steps_per_round == 0:
+        found.append(
+            "adversary.steps_per_round = 0: an adversary that never learns gives noise; set 1 or more, or "
+            "reward.source=probability_drop"
+        )
+    return found
+
+
+def _labels(config: Config) -> list[str]:
+    found: list[str] = []
+    seen: dict[str, str] = {}
+    if len(config.data.labels) < 2:
+        found.append(f"data.labels = {list(config.data.labels)}: classification needs two labels or more; add one")
+    for name, values in config.data.labels.items():
+        if not values:
+            found.append(f"data.labels.{name} = []: no raw value means this label; list at least one")
+        for value in values:
+            if str(value) in seen and seen[str(value)] != name:
+                found.append(
+                    f"data.labels.{name} = {value!r}: the same raw value means {seen[str(value)]!r} too; "
+                    "keep it under one label"
+                )
+            seen[str(value)] = name
+    return found
+
+
+def _engine(config: Config) -> list[str]:
+    training, found = config.training, []
+    if training.engine == "plain" and training.zero_stage > 0:
+        found.append(
+            f"training.zero_stage = {training.zero_stage}: the plain engine is a single process and shards nothing; "
+            "set training.engine=deepspeed (and start with the deepspeed launcher) or training.zero_stage=0"
+        )
+    if training.engine == "plain" and training.deepspeed_file:
+        found.append(
+            f"training.deepspeed_file = {training.deepspeed_file}: the plain engine reads no DeepSpeed file; "
+            "set training.engine=deepspeed or leave it out"
+        )
+    return found
+
+
+def _quantization(config: Config) -> list[str]:
+    model, training, found = config.model, config.training, []
+    if training.zero_stage == 3 and model.quantization == "nf4" and model.quant_storage == "uint8":
+        found.append("model.quant_storage = uint8: ZeRO-3 shards float tensors only; set model.quant_storage=bfloat16")
+    return found
+
+
+def _evaluation(config: Config) -> list[str]:
+    evaluation, found = config.evaluation, []
+    if evaluation.headline_calibration not in evaluation.calibrations:
+        found.append(
+            f"evaluation.headline_calibration = {evaluation.headline_calibration}: not among evaluation.calibrations "
+            f"{list(evaluation.calibrations)}; add it there or choose one of them"
+        )
+    if any(not 0 < fraction < 1 for fraction in evaluation.focus_fractions):
+        found.append(
+            f"evaluation.focus_fractions = {list(evaluation.focus_fractions)}: shares of words lie between 0 and 1"
+        )
+    titles = [source.title for source in config.data.evaluation]
+    for title in sorted({t for t in titles if titles.count(t) > 1}):
+        found.append(f"data.evaluation: two data sets are called {title!r}; give each its own name")
+    return found
