@@ -35,7 +35,9 @@ class Model(Section):
         "bfloat16", description="nf4 only: tensor type that holds the packed weights; a float type is needed for ZeRO-3"
     )
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="compute type, and storage where unquantised")
-    attention: Literal["sdpa", "flash_attention_2"] = Field("sdpa", description="kernel below the attention capture")
+    attention: Literal["sdpa", "eager"] = Field(
+        "sdpa", description="kernel below the attention capture; eager is chosen by itself for soft-capped families"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward: less memory, slower")
 
 

@@ -1,0 +1,71 @@
+"""The door between whoever asks prompts and whoever answers them.
+
+A generator takes token ids and gives the log-probability of each label's answer at the readout position, with the
+version of the adapter that answered. Token ids in, token ids out: text is never tokenised a second time.
+
+Legend: N prompts, C labels, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+
+from afa_llm.records import Answers, AnswerWords, DecoderReading, View
+
+
+class Generator(Protocol):
+    """Answers prompts. Clean and masked prompts of one comparison must go to the same generator and version."""
+
+    def answer(self, prompts: Sequence[Sequence[int]], answers: AnswerWords) -> Answers:
+        """Log-probabilities [N, C] of each label's answer, on the CPU in float32, in the order of the prompts."""
+        ...
+
+
+class Reader(Protocol):
+    """What a generator needs of a decoder."""
+
+    pad_token_id: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def read(self, view: View, answers: AnswerWords, *, vocabulary: bool = False) -> DecoderReading: ...
+
+    def answering(self) -> AbstractContextManager[None]: ...
+
+
+class TransformersGenerator:
+    """The decoder in this process, base or with its adapter. Prompts are answered `batch_size` at a time by length."""
+
+    def __init__(self, decoder: Reader, batch_size: int) -> None:
+        self.decoder = decoder
+        self.batch_size = batch_size
+        self.adapter_version = 0
+
+    def answer(self, prompts: Sequence[Sequence[int]], answers: AnswerWords) -> Answers:
+        logprob_NC = torch.zeros(len(prompts), len(answers.labels))
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        with self.decoder.answering():
+            for start in range(0, len(order), self.batch_size):
+                chosen = order[start : start + self.batch_size]
+                view = view_of([prompts[i] for i in chosen], self.decoder.pad_token_id, self.decoder.device)
+                logprob_NC[chosen] = self.decoder.read(view, answers).label_logprob_BC.float().cpu()
+        return Answers(logprob_NC, self.adapter_version)
+
+
+def view_of(prompts: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> View:
+    """Token ids as a left-padded view without words (nobody reads a focus from it)."""
+    longest = max(len(ids) for ids in prompts)
+    ids_BT = torch.full((len(prompts), longest), pad_token_id, dtype=torch.long)
+    mask_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
+    for row, ids in enumerate(prompts):
+        ids_BT[row, longest - len(ids) :] = torch.tensor(ids)
+        mask_BT[row, longest - len(ids) :] = 1
+    position_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
+    words_BT = torch.full_like(ids_BT, -1)
+    word_mask_BW = torch.zeros(len(prompts), 1, dtype=torch.bool)
+    return View(*(x.to(device) for x in (ids_BT, mask_BT, position_BT, words_BT, word_mask_BW)))

@@ -1,0 +1,121 @@
+"""Ranks and what they agree on. One process is a world of one: the same calls, no communication.
+
+The door to torch.distributed; DeepSpeed starts it, so that its launcher's variables are honoured.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from afa_llm.errors import AfaError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def sum_tensors(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Add each tensor over all ranks, in place, in one message."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([t.detach().reshape(-1).float() for t in tensors])
+        dist.all_reduce(flat)
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
+        """Each number added over all ranks (float64)."""
+        if self.size == 1 or not numbers:
+            return list(numbers)
+        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return list(total.tolist())
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank: everybody gets the same answer."""
+        return self.sum_numbers([float(flag)])[0] > 0
+
+    def gather(self, item: Any) -> list[Any]:
+        """One picklable item of each rank, in rank order, on every rank."""
+        if self.size == 1:
+            return [item]
+        items: list[Any] = [None] * self.size
+        dist.all_gather_object(items, item)
+        return items
+
+    def from_leader(self, item: Any) -> Any:
+        """Rank 0's item on every rank."""
+        if self.size == 1:
+            return item
+        box = [item]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+def start(engine: str, timeout_minutes: float) -> World:
+    """Join the job of the launcher's environment (RANK, WORLD_SIZE, LOCAL_RANK); without one, a world of one.
+
+    Raises AfaError where several ranks meet the plain engine.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if engine == "plain":
+        if size > 1:
+            raise AfaError(
+                f"training.engine = plain: the launcher started {size} processes, plain is one; "
+                "set training.engine=deepspeed"
+            )
+        return World(0, 1, torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu"))
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+
+    if not on_gpu:
+        # A compiled shared-memory reduction takes two minutes to build at first use; gloo needs no compiler.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if "RANK" not in os.environ:
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(alone, MASTER_PORT=str(free_port()))
+    if on_gpu:
+        torch.cuda.set_device(local)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if on_gpu else "gloo",
+        auto_mpi_discovery=False,
+        verbose=False,
+        timeout=timedelta(minutes=timeout_minutes),
+    )
+    return World(rank, size, torch.device("cuda", local) if on_gpu else torch.device("cpu"))
+
+
+def stop() -> None:
+    """Leave the job."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
