@@ -1,0 +1,66 @@
+"""What a mask earns. Rewards are data: no graph goes through them.
+
+The paper's two roles are one sign: an `unattended` mask wants to deceive the adversary, an `attended` one to be
+detected. The logarithms and the label-aware part are our choice.
+
+Legend: B reviews, K masks per review, C labels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from afa_llm.errors import AfaError
+
+
+def adversarial_reward(logit_BK: Tensor, face_K: Tensor) -> Tensor:
+    """[B, K]: attended log P_detect, unattended log(1 - P_detect), P_detect = σ(logit).
+
+    Random masks are scored as attended; nothing is learned from it, for their log-probability has no gradient.
+    """
+    return functional.logsigmoid(_sign(face_K, logit_BK) * _data(logit_BK))
+
+
+def label_drop(clean_logprob_BC: Tensor, masked_logprob_BKC: Tensor, label_B: Tensor) -> Tensor:
+    """[B, K]: log p(y|x) - log p(y|x̃) in nats, each normalised over the labels' answers. Positive: hiding hurt."""
+    label_B1 = label_B[:, None].to(clean_logprob_BC.device)
+    clean_B1 = _data(clean_logprob_BC).log_softmax(-1).gather(-1, label_B1)
+    masked_BKC = _data(masked_logprob_BKC).log_softmax(-1)
+    index_BK1 = label_B1[:, None].expand(-1, masked_BKC.shape[1], -1).to(masked_BKC.device)
+    return clean_B1.to(masked_BKC.device) - masked_BKC.gather(-1, index_BK1).squeeze(-1)
+
+
+def combine(adversarial_BK: Tensor, drop_BK: Tensor, face_K: Tensor, label_weight: float) -> Tensor:
+    """[B, K]: adversarial + η·drop for attended (hiding what it looks at must hurt), - η·drop for unattended masks."""
+    return _data(adversarial_BK) + label_weight * _sign(face_K, drop_BK) * _data(drop_BK)
+
+
+def shuffle(reward_BK: Tensor, face_K: Tensor, noise_BK: Tensor, valid_B: Tensor | None = None) -> Tensor:
+    """Control: rewards permuted over all masks of the round that have the same face, over reviews and masks.
+
+    The permutation is the order of `noise_BK` (any continuous noise). Rows with `valid_B` 0 (fillers) keep their own.
+    Each face keeps its multiset of rewards, so mean and spread are untouched; only the tie to the mask is cut.
+    """
+    if noise_BK.shape != reward_BK.shape:
+        raise AfaError(f"shuffle: noise {tuple(noise_BK.shape)} and rewards {tuple(reward_BK.shape)} differ in shape")
+    shuffled = _data(reward_BK).clone()
+    valid_BK = torch.ones_like(reward_BK, dtype=torch.bool) if valid_B is None else _rows(valid_B, reward_BK)
+    for face in face_K.unique().tolist():
+        among_BK = valid_BK & (face_K == face).to(reward_BK.device)[None, :]
+        order = noise_BK.to(reward_BK.device)[among_BK].argsort(stable=True)
+        shuffled[among_BK] = shuffled[among_BK][order]
+    return shuffled
+
+
+def _data(values: Tensor) -> Tensor:
+    return values.detach().to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _sign(face_K: Tensor, like: Tensor) -> Tensor:
+    return torch.where(face_K < 0, -1.0, 1.0).to(like.device)
+
+
+def _rows(valid_B: Tensor, like_BK: Tensor) -> Tensor:
+    return (valid_B > 0).to(like_BK.device)[:, None].expand_as(like_BK)

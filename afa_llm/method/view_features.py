@@ -1,0 +1,126 @@
+"""What the adversary sees of a view: detached numbers, comparable between the two views of a pair.
+
+Nothing here may tell *which* words are hidden, else the adversary need not understand anything: the focus is cut to the
+words visible in both views, renormalised, and sorted. Source: our choice (step 5 of the method).
+
+Legend: B views (N pairs), D hidden size, C labels, W words, F features of one view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from afa_llm.errors import AfaError
+from afa_llm.method.attention_readout import MASS_FLOOR, Focus
+from afa_llm.records import DecoderReading
+
+PROFILE = 5  # largest focus values that are shown, in order
+
+
+@dataclass(frozen=True)
+class FeaturePair:
+    """Features of the clean and of the masked view of the same reviews. Producer: `pair_features`.
+
+    Consumer: discriminator. Row n is one mask; both sides are detached float32 [N, F].
+    """
+
+    clean_NF: Tensor
+    masked_NF: Tensor
+
+    def select(self, rows: Tensor) -> FeaturePair:
+        """The pairs at a bool mask or at indices."""
+        return FeaturePair(self.clean_NF[rows], self.masked_NF[rows])
+
+    def join(self, other: FeaturePair) -> FeaturePair:
+        """These pairs, then the others."""
+        clean, masked = (self.clean_NF, other.clean_NF), (self.masked_NF, other.masked_NF)
+        return FeaturePair(torch.cat(clean), torch.cat(masked))
+
+
+def feature_count(hidden_size: int, labels: int, features: Sequence[str]) -> int:
+    """F: how many numbers `view_features` gives for one view."""
+    sizes = {"hidden": hidden_size, "labels": labels + 2, "focus": 3 + PROFILE}
+    return sum(sizes[name] for name in _known(features))
+
+
+def view_features(reading: DecoderReading, focus: Focus, visible_BW: Tensor, features: Sequence[str]) -> Tensor:
+    """Features [B, F] of one view, detached float32, in the order of `features`.
+
+    `hidden`: last hidden state at the readout position, scaled to unit RMS. `labels`: log-probabilities normalised
+    over the labels, their entropy (nats), and the log of their total probability. `focus`: see `_focus_profile`;
+    `visible_BW` are the words visible in *both* views of the pair. Raises AfaError for an unknown feature.
+    """
+    makers: dict[str, Callable[[], Tensor]] = {
+        "hidden": lambda: _unit_rms(reading.hidden_BD),
+        "labels": lambda: _label_profile(reading.label_logprob_BC),
+        "focus": lambda: _focus_profile(focus.focus_BW, visible_BW),
+    }
+    return torch.cat([makers[name]().detach().float() for name in _known(features)], dim=-1)
+
+
+def pair_features(
+    clean: tuple[DecoderReading, Focus],
+    masked: tuple[DecoderReading, Focus],
+    visible_NW: Tensor,
+    features: Sequence[str],
+) -> FeaturePair:
+    """Features of B clean views against N = B·K masked ones (row b·K + k belongs to review b).
+
+    `visible_NW` is the masked views' word mask, which is what both views show. Raises AfaError where N is no multiple
+    of B.
+    """
+    reviews, rows = clean[0].hidden_BD.shape[0], masked[0].hidden_BD.shape[0]
+    if reviews == 0 or rows % reviews:
+        raise AfaError(f"pair_features: {rows} masked views don't belong to {reviews} clean ones; wanted a multiple")
+    reading, focus = _repeat(clean[0], clean[1], rows // reviews)
+    return FeaturePair(
+        clean_NF=view_features(reading, focus, visible_NW, features),
+        masked_NF=view_features(masked[0], masked[1], visible_NW, features),
+    )
+
+
+def _repeat(reading: DecoderReading, focus: Focus, times: int) -> tuple[DecoderReading, Focus]:
+    wide = DecoderReading(
+        label_logprob_BC=reading.label_logprob_BC.repeat_interleave(times, dim=0),
+        hidden_BD=reading.hidden_BD.repeat_interleave(times, dim=0),
+        rows_LBHT=reading.rows_LBHT[:, :0],
+    )
+    return wide, Focus(**{name: tensor.repeat_interleave(times, dim=0) for name, tensor in vars(focus).items()})
+
+
+def _unit_rms(hidden_BD: Tensor) -> Tensor:
+    return functional.normalize(hidden_BD.float(), dim=-1) * hidden_BD.shape[-1] ** 0.5
+
+
+def _label_profile(label_logprob_BC: Tensor) -> Tensor:
+    logprob_BC = label_logprob_BC.float()
+    normal_BC = logprob_BC.log_softmax(-1)
+    entropy_B1 = torch.special.entr(normal_BC.exp()).sum(-1, keepdim=True)
+    return torch.cat([normal_BC, entropy_B1, logprob_BC.logsumexp(-1, keepdim=True)], dim=-1)
+
+
+def _focus_profile(focus_BW: Tensor, visible_BW: Tensor) -> Tensor:
+    """Shape of the focus over the visible words: entropy / log count, largest, sum of squares, and the top values.
+
+    Sorted values name no word, and the hidden words' own focus is gone before anything is computed. All in [0, 1].
+    """
+    shown_BW = torch.where(visible_BW, focus_BW.float(), 0.0)
+    total_B1 = shown_BW.sum(-1, keepdim=True)
+    shown_BW = shown_BW / torch.where(total_B1 > MASS_FLOOR, total_B1, 1.0)
+    spread_B1 = visible_BW.sum(-1, keepdim=True).clamp_min(2).log()
+    entropy_B1 = torch.special.entr(shown_BW).sum(-1, keepdim=True) / spread_B1
+    top_BP = functional.pad(shown_BW, (0, PROFILE)).topk(PROFILE, dim=-1).values
+    squares_B1 = shown_BW.square().sum(-1, keepdim=True)
+    return torch.cat([entropy_B1, top_BP[:, :1], squares_B1, top_BP], dim=-1)
+
+
+def _known(features: Sequence[str]) -> Sequence[str]:
+    unknown = set(features) - {"hidden", "labels", "focus"}
+    if unknown or not features:
+        raise AfaError(f"adversary.features = {list(features)}: set one or more of hidden, labels, focus")
+    return features
