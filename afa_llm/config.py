@@ -23,7 +23,8 @@ class Run(Section):
     output_dir: str = Field("runs", description="folder that holds all runs")
     seed: int = Field(0, ge=0, description="seed of LoRA, adversary, masks and the order of reviews")
     threads: int = Field(1, ge=1, description="CPU threads of each process")
-    overwrite: bool = Field(False, description="true: replace an earlier run of the same name; false: refuse")
+    overwrite: bool = Field(False, description="replace an earlier run of the same name; else refuse")
+    resume: bool = Field(False, description="continue a run of the same name from its newest good checkpoint")
 
 
 class Model(Section):

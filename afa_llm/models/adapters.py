@@ -82,7 +82,7 @@ def attach_lora(model: nn.Module, settings: Lora, *, seed: int, gradient_checkpo
     targets = settings.target_modules
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft divides it by the rank, a float is fine
         lora_dropout=settings.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",

@@ -9,7 +9,7 @@ Legend: B rows, T tokens, L captured layers, H query heads, D hidden size, C lab
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -57,10 +57,8 @@ class Decoder:
         """Attention rows [L, B, H, T] alone, without gradient; the pass ends at the deepest captured layer."""
         with torch.no_grad():
             request = self._request(view, stop_after=max(self.layers) if self.may_stop_early else None)
-            try:
+            with suppress(DeepEnough):
                 self._call(view, request, keep=1)
-            except DeepEnough:
-                pass
             return self._rows(request)
 
     @contextmanager
@@ -147,7 +145,7 @@ class Decoder:
 
 def append_answers(view: View, ids_CA: torch.Tensor, known_CA: torch.Tensor) -> View:
     """View of B*C rows: row b*C+c is prompt b followed by answer c (right padding masked)."""
-    B, T = view.input_ids_BT.shape
+    B = len(view.input_ids_BT)
     C, A = ids_CA.shape
     repeated = [x.repeat_interleave(C, 0) for x in (view.input_ids_BT, view.attention_mask_BT, view.position_BT)]
     step_A = torch.arange(1, A + 1, device=ids_CA.device)

@@ -79,7 +79,7 @@ class PlainEngine:
         return nullcontext()
 
     def backward(self, loss: torch.Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     def step(self, learning_rate: float) -> StepOutcome:
         norm = torch.nn.utils.clip_grad_norm_(list(self.names.values()), self.max_grad_norm)

@@ -1,0 +1,118 @@
+"""What a run tells while it runs: means over all ranks, metrics.jsonl, TensorBoard, one progress line.
+
+A metric is a sum and a count, added up over micro-batches and ranks before dividing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from afa_llm.training.distributed import World
+
+
+class Means:
+    """Sums and counts by name."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, tuple[float, float]] = {}
+
+    def add(self, name: str, values: torch.Tensor, weight_B: torch.Tensor) -> None:
+        """Values [B] or [B, ...] weighted by review."""
+        per_review_B = values.detach().float().reshape(values.shape[0], -1).mean(-1)
+        self.put_sum(name, float((per_review_B * weight_B).sum()), float(weight_B.sum()))
+
+    def put_sum(self, name: str, total: float, count: float) -> None:
+        old_total, old_count = self.sums.get(name, (0.0, 0.0))
+        self.sums[name] = (old_total + total, old_count + count)
+
+    def put(self, name: str, value: float) -> None:
+        """A number that is the same on every rank."""
+        self.sums[name] = (value, 1.0)
+
+    def over_ranks(self, world: World) -> dict[str, float]:
+        """Global means. All ranks must hold the same names."""
+        names = sorted(self.sums)
+        flat = world.sum_numbers([number for name in names for number in self.sums[name]])
+        return {
+            name: flat[2 * i] / flat[2 * i + 1] if flat[2 * i + 1] else float("nan") for i, name in enumerate(names)
+        }
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard events of rank 0, and a progress line on a terminal.
+
+    Opened again after a resume, lines past `resume_step` are dropped: each step stands once.
+    """
+
+    def __init__(self, folder: Path, total_steps: int, resume_step: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = folder / "metrics.jsonl"
+        self._keep_until(resume_step)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+        self.total, self.first, self.began = total_steps, resume_step, time.monotonic()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line: {"step": …, "seconds": …, name: number or null}."""
+        row: dict[str, Any] = {"step": step, "seconds": round(time.monotonic() - self.began, 3)}
+        row |= {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+        self._show(step, values)
+
+    def close(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        self.board.close()
+
+    def _keep_until(self, step: int) -> None:
+        if not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        partial.replace(self.path)
+
+    def _show(self, step: int, values: dict[str, float]) -> None:
+        elapsed = time.monotonic() - self.began
+        left = elapsed / max(1, step - self.first) * (self.total - step)
+        shown = [f"{label} {values[name]:.3f}" for name, label in SHOWN if math.isfinite(values.get(name, math.nan))]
+        line = f"step {step}/{self.total}  {'  '.join(shown)}  {_clock(left)} left"
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{line}", end="" if step < self.total else "\n", file=sys.stderr, flush=True)
+        elif step == self.total or step % max(1, self.total // 20) == 0:
+            print(line, file=sys.stderr, flush=True)
+
+
+SHOWN = (
+    ("task_loss", "task"),
+    ("train_accuracy", "accuracy"),
+    ("reward", "reward"),
+    ("adversary_auroc", "AUROC"),
+    ("adversary_advantage_over_random", "over random"),
+)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
