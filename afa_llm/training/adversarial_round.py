@@ -8,8 +8,8 @@
     loss   = task + λ · policy gradient − β · entropy + κ · KL(base ‖ tuned)
 
 Source: the abstract of arXiv 2512.20661 for masks that deceive a discriminator, the discriminator's task and the policy
-gradient on attention; the rest is our choice (README, "Where we depart"). Every mean is a local sum over a global count,
-so that ranks, micro-batches and accumulation leave the gradient as it is.
+gradient on attention; the rest is our choice (README, "Where we depart"). Every mean is a local sum over a global
+count, so that ranks, micro-batches and accumulation leave the gradient as it is.
 
 Legend: B reviews, W words, K masks per review, C labels, N = B·K masked views, V vocabulary.
 """

@@ -60,7 +60,7 @@ class Trainer:
         self.total_steps = planned_steps(config.training, len(prompts))
 
     def run(self) -> TrainingSummary:
-        """Train to the end. Raises AfaError after too many non-finite steps in a row (a checkpoint is written first)."""
+        """Train to the end. Raises AfaError after too many non-finite steps in a row (a checkpoint comes first)."""
         settings = self.config.training
         started, done, skipped = time.monotonic(), self._resume(), 0
         in_a_row, values = 0, {}
