@@ -1,0 +1,59 @@
+"""What a tokenizer's chat template puts before and after the review."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jinja2
+
+from afa_llm.data.templates import ChatTemplate
+from afa_llm.errors import AfaError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SENTINEL = "Qreviewslotq7"  # letters and a digit: nothing a template would strip, split or escape
+
+
+class ChatFrame:
+    """The rendered text around the review: `before` + review + `after`."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, chat: ChatTemplate, name: str) -> None:
+        """Raises AfaError where the chat template fails, or doesn't show the review's place exactly once."""
+        self._tokenizer, self._chat, self._name = tokenizer, chat, name
+        self._fold_system = False
+        rendered = self._first_render()
+        if rendered.count(SENTINEL) != 1:
+            raise AfaError(
+                f"template {name!r}: the tokenizer's chat template shows the review {rendered.count(SENTINEL)} times; "
+                "set prompts.chat=never"
+            )
+        self.before, self.after = rendered.split(SENTINEL)
+
+    def keeps(self, review: str) -> bool:
+        """Whether the chat template leaves this review as it is."""
+        return self._render(review) == self.before + review + self.after
+
+    def _first_render(self) -> str:
+        """Templates without a system role (Gemma) refuse one: it then goes on top of the user's message."""
+        try:
+            return self._render(SENTINEL)
+        except AfaError:
+            if not self._chat.system:
+                raise
+        self._fold_system = True
+        return self._render(SENTINEL)
+
+    def _render(self, review: str) -> str:
+        user = self._chat.before + review + self._chat.after
+        if self._fold_system:
+            messages = [{"role": "user", "content": f"{self._chat.system}\n\n{user}"}]
+        else:
+            system = [{"role": "system", "content": self._chat.system}] if self._chat.system else []
+            messages = [*system, {"role": "user", "content": user}]
+        try:
+            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
+            raise AfaError(
+                f"template {self._name!r}: the tokenizer's chat template fails: {error}; set prompts.chat=never"
+            ) from None

@@ -1,0 +1,83 @@
+"""Rows through the `datasets` library: parquet files and data sets of the hub. The one door to that library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from afa_llm.data.raw_rows import RawRow
+from afa_llm.errors import AfaError
+
+
+class HubRows(Sequence[RawRow]):
+    """A split, row by row on demand, so that a small draw from a large data set stays cheap."""
+
+    def __init__(self, name: str, table: Any) -> None:
+        self._name, self._table = name, table
+        self.columns: list[str] = list(table.column_names)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, index: int) -> RawRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RawRow]: ...
+    def __getitem__(self, index: int | slice) -> RawRow | list[RawRow]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        return RawRow(self._name, index + 1, dict(self._table[index]))
+
+
+def read_parquet(path: Path) -> list[RawRow]:
+    """All rows of a parquet file. Raises AfaError where it is damaged or empty."""
+    import datasets
+
+    try:
+        stream = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
+        rows = [RawRow(str(path), number, dict(values)) for number, values in enumerate(stream, 1)]
+    except Exception as error:  # pyarrow and datasets raise a dozen kinds here, all meaning the same to a user
+        raise AfaError(f"{path}: not a readable parquet file: {_first_line(error)}") from None
+    if not rows:
+        raise AfaError(f"{path}: holds no rows; name a file with one review a row")
+    return rows
+
+
+def read_hub(name: str, subset: str | None, split: str, revision: str | None) -> HubRows:
+    """A split of a hub data set, never running code of it. Raises AfaError naming the splits or subsets there are."""
+    import datasets
+
+    try:
+        table = datasets.load_dataset(name, subset, split=split, revision=revision)
+    except Exception as error:  # as above; what failed is told apart below
+        raise AfaError(_explain(name, subset, split, error)) from None
+    if len(table) == 0:
+        raise AfaError(f"{name}: split {split!r} holds no rows")
+    return HubRows(name, table)
+
+
+def _explain(name: str, subset: str | None, split: str, error: Exception) -> str:
+    causes = list(_chain(error))
+    text = " ".join(str(cause) for cause in causes)
+    if "Unknown split" in text or "not found. Available splits" in text or "Bad split" in text:
+        return f"{name}: no split {split!r}: {_first_line(error)}; set split to one of them"
+    if "Config name is missing" in text or "BuilderConfig" in text:
+        return f"{name}: subset {subset!r}: {' '.join(str(error).split())[:600]}; set subset"
+    offline = any(os.environ.get(flag, "") not in ("", "0") for flag in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
+    why = "the hub is switched off by HF_HUB_OFFLINE" if offline else f"{type(error).__name__}: {_first_line(error)}"
+    return (
+        f"{name}: neither a local file nor a data set that could be reached on the hub ({why}); name a local "
+        ".jsonl, .csv or .parquet file, builtin:planted, or a hub data set once downloaded"
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

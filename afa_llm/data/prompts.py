@@ -1,0 +1,249 @@
+"""Reviews in their template, as token ids with the word that each token belongs to.
+
+The whole rendered text is tokenised once and words are found by offsets, so that the ids are those the model would get
+from the text. Review text never becomes a control token: where the tokenizer would read one, the review is refused.
+
+Legend: T tokens of a prompt, W words of a review.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from afa_llm.data.answers import answer_words
+from afa_llm.data.chat import ChatFrame
+from afa_llm.data.quarantine import Quarantine
+from afa_llm.data.templates import Template
+from afa_llm.data.words import split_words
+from afa_llm.errors import AfaError
+from afa_llm.records import AnswerWords, Example, Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class UnusableReviewError(AfaError):
+    """A review that can't stand in this prompt; `kind` is the reason without its particulars."""
+
+    def __init__(self, reason: str, kind: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+
+
+class PromptBuilder:
+    """Builds prompts of one template for one tokenizer, raw or in its chat template.
+
+    `chat`: never; auto, where both the tokenizer has a chat template and the template a chat part; always, or AfaError.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template,
+        labels: Sequence[str],
+        chat: Literal["auto", "always", "never"] = "auto",
+    ) -> None:
+        """Raises AfaError: slow tokenizer, no chat template where one is demanded, a chat template that drops or
+        alters the review, answers that collide or change the tokens of the prompt."""
+        if not getattr(tokenizer, "is_fast", False):
+            raise AfaError(
+                f"{type(tokenizer).__name__}: a slow tokenizer gives no offsets, by which words are found; "
+                "install the model's fast tokenizer (tokenizer.json)"
+            )
+        self.tokenizer, self.template = tokenizer, template
+        self._frame = _chat_frame(tokenizer, template, chat)
+        self.before = self._frame.before if self._frame else template.before
+        self.after = self._frame.after if self._frame else template.after
+        if not self.after.strip():
+            raise AfaError(
+                f"template {template.name!r}: the prompt ends with the review; write text after {{review}}, "
+                "for the answer is read at the last token, which must not be the review's own"
+            )
+        # In a raw prompt without control tokens of its own, none may be read at all; "</s>" is then plain text.
+        self._literal = not self._frame and not self._controls_in(self.before + self.after)
+        self._control_ids = self._all_control_ids()
+        answers = template.chat.answers if self._frame and template.chat else template.answers
+        self.answer_words: AnswerWords = answer_words(
+            template.name, labels, answers, self._ids, self.before, self.after, tokenizer.unk_token_id
+        )
+
+    @property
+    def is_chat(self) -> bool:
+        return self._frame is not None
+
+    def build(self, example: Example) -> Prompt:
+        """The prompt of a review. Raises UnusableReviewError: no words, control tokens, a chat template that alters it."""
+        if not example.words:
+            raise UnusableReviewError("the review has no words", "review without words")
+        if self._frame and not self._frame.keeps(example.text):
+            raise UnusableReviewError(
+                "the tokenizer's chat template alters the review's text; set prompts.chat=never",
+                "altered by the chat template",
+            )
+        tokens = self._tokenise(self.before + example.text + self.after)
+        self._refuse_control_tokens(tokens, example.text)
+        word_of_token = words_of_tokens(tokens.spans, example.words, len(self.before))
+        if max(word_of_token) < 0:
+            raise UnusableReviewError("no token belongs to a word of the review", "review without words")
+        return Prompt(example, tokens.ids, word_of_token)
+
+    def build_unchecked(self, example: Example) -> Prompt:
+        """As `build`, for texts of our own: words may be empty, nothing is refused."""
+        tokens = self._tokenise(self.before + example.text + self.after)
+        return Prompt(example, tokens.ids, words_of_tokens(tokens.spans, example.words, len(self.before)))
+
+    def _encode(self, text: str, literal: bool) -> Any:
+        return self.tokenizer(
+            text,
+            add_special_tokens=self._frame is None,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            split_special_tokens=literal,
+            truncation=False,
+            padding=False,
+            verbose=False,
+        )
+
+    def _tokenise(self, text: str) -> _Tokens:
+        encoding = self._encode(text, self._literal)
+        end = len(encoding["input_ids"])
+        while end and encoding["special_tokens_mask"][end - 1]:  # EOS or SEP that the tokenizer appends
+            end -= 1
+        return _Tokens(tuple(encoding["input_ids"][:end]), tuple(encoding["offset_mapping"][:end]))
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return self._tokenise(text).ids
+
+    def _controls_in(self, text: str) -> set[int]:
+        """Ids of the added tokens that stand literally in a text of ours."""
+        encoding = self._encode(text, literal=False)
+        added = self.tokenizer.added_tokens_decoder
+        spans = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+        return {
+            token
+            for token, (start, end) in spans
+            if token in added and text[start:end].strip() == str(added[token]).strip() != ""
+        }
+
+    def _all_control_ids(self) -> set[int]:
+        """Special tokens, and whatever added tokens the chat template itself uses."""
+        special = {index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return special | set(self.tokenizer.all_special_ids) | self._controls_in(self.before + self.after)
+
+    def _refuse_control_tokens(self, tokens: _Tokens, review: str) -> None:
+        first, last = len(self.before), len(self.before) + len(review)
+        text = self.before + review + self.after
+        for token, (start, end) in zip(tokens.ids, tokens.spans, strict=True):
+            inside = start < last and end > first
+            # An unknown character gives the unknown token too: only its spelled-out form counts.
+            if (
+                inside
+                and token in self._control_ids
+                and text[start:end].strip() == self.tokenizer.convert_ids_to_tokens(token)
+            ):
+                raise UnusableReviewError(
+                    f"the review contains {text[start:end].strip()!r}, a control token of this tokenizer",
+                    "control token in the review",
+                )
+
+
+def words_of_tokens(
+    token_spans: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]], offset: int
+) -> tuple[int, ...]:
+    """For each token the word it shares most characters with (the first of equals), else -1.
+
+    `token_spans` are in the rendered text, `words` in the review, which begins at `offset` there.
+    """
+    found, first = [], 0
+    for start, end in token_spans:
+        start, end = start - offset, end - offset
+        while first < len(words) and words[first][1] <= start:
+            first += 1
+        best, most, word = -1, 0, first
+        while word < len(words) and words[word][0] < end:
+            shared = min(end, words[word][1]) - max(start, words[word][0])
+            if shared > most:
+                best, most = word, shared
+            word += 1
+        found.append(best)
+    return tuple(found)
+
+
+def _chat_frame(tokenizer: PreTrainedTokenizerBase, template: Template, chat: str) -> ChatFrame | None:
+    if chat == "never":
+        return None
+    if chat == "always" and not tokenizer.chat_template:
+        raise AfaError("prompts.chat = always: the tokenizer has no chat template; set prompts.chat=never")
+    if chat == "always" and template.chat is None:
+        raise AfaError(f"prompts.chat = always: template {template.name!r} has no chat part; add one or set chat=auto")
+    if not tokenizer.chat_template or template.chat is None:
+        return None
+    return ChatFrame(tokenizer, template.chat, template.name)
+
+
+def build_prompts(
+    examples: Iterable[Example],
+    builder: PromptBuilder,
+    *,
+    max_tokens: int,
+    too_long: Literal["quarantine", "truncate"],
+    quarantine: Quarantine,
+) -> list[Prompt]:
+    """Prompts of at most `max_tokens` tokens; reviews that can't be used go to quarantine under their id.
+
+    `truncate` cuts the last words of a longer review, never the template, and counts it in the notes.
+    """
+    prompts = []
+    for example in examples:
+        try:
+            prompt = builder.build(example)
+            if len(prompt.token_ids) > max_tokens:
+                prompt = _shorten(prompt, builder, max_tokens, too_long)
+                quarantine.note("review truncated to data.max_tokens")
+            prompts.append(prompt)
+        except UnusableReviewError as error:
+            quarantine.add(example.example_id, None, str(error), example.text, kind=error.kind)
+    return prompts
+
+
+def _shorten(prompt: Prompt, builder: PromptBuilder, max_tokens: int, too_long: str) -> Prompt:
+    """The prompt with the last words of its review cut until it fits."""
+    if too_long == "quarantine":
+        length = len(prompt.token_ids)
+        reason = f"{length} tokens, over data.max_tokens = {max_tokens}; raise it, or set data.too_long=truncate"
+        raise UnusableReviewError(reason, f"longer than data.max_tokens = {max_tokens}")
+    while len(prompt.token_ids) > max_tokens:
+        kept = _words_that_fit(prompt, max_tokens)
+        if kept == 0:
+            reason = f"template and first word alone are over data.max_tokens = {max_tokens}; raise it"
+            raise UnusableReviewError(reason, f"template longer than data.max_tokens = {max_tokens}")
+        prompt = builder.build(_first_words(prompt.example, kept))
+    return prompt
+
+
+def _words_that_fit(prompt: Prompt, max_tokens: int) -> int:
+    """How many first words remain when the surplus tokens are cut from the end; at least one word is cut."""
+    surplus = len(prompt.token_ids) - max_tokens
+    of_words = [word for word in prompt.word_of_token if word >= 0]
+    if surplus >= len(of_words):
+        return 0
+    return min(of_words[len(of_words) - surplus], len(prompt.example.words) - 1)
+
+
+def _first_words(example: Example, count: int) -> Example:
+    words = example.words[:count]
+    rationale = example.rationale[:count] if example.rationale is not None else None
+    return replace(example, text=example.text[: words[-1][1]], words=words, rationale=rationale)
+
+
+def neutral_prompt(builder: PromptBuilder, text: str) -> Prompt:
+    """A content-free prompt for calibration: any text in the review's place, even none; its label means nothing."""
+    return builder.build_unchecked(Example(f"neutral/{text}", text, 0, split_words(text)))

@@ -1,0 +1,104 @@
+"""Rows that can't be used: kept with file, line, reason and raw text, counted and written out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from afa_llm.errors import AfaError
+
+RAW_CHARACTERS = 2000
+DEFAULT_SHARE = 0.10
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """`file` is a path, a hub name, or the id of a review set aside after loading (`line` is then None).
+
+    `line` counts from 1: the line of a text file (where a record spans several, its first), else the row. `kind` is the
+    reason without its particulars, by which rows are counted.
+    """
+
+    file: str
+    line: int | None
+    reason: str
+    raw: str
+    kind: str = ""
+
+    @property
+    def place(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass
+class Quarantine:
+    """Bad rows in the order met. `notes` counts what was used, but not as given (words that didn't align, …).
+
+    `rows_read` counts the rows that were tried, good and bad; the loader keeps it.
+    """
+
+    rows: list[BadRow] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    rows_read: int = 0
+
+    def add(self, file: str, line: int | None, reason: str, raw: object, *, kind: str = "") -> None:
+        text = raw if isinstance(raw, str) else _as_text(raw)
+        if len(text) > RAW_CHARACTERS:
+            text = f"{text[:RAW_CHARACTERS]}… ({len(text)} characters)"
+        self.rows.append(BadRow(file, line, reason, text, kind or reason))
+
+    def note(self, what: str, count: int = 1) -> None:
+        self.notes[what] += count
+
+    def write(self, path: str | os.PathLike[str]) -> Path | None:
+        """The bad rows as JSONL under `path`, whole or not at all; None and no file where there are none."""
+        if not self.rows:
+            return None
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({k: v for k, v in asdict(row).items() if k != "kind"}) for row in self.rows]
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write("\n".join(lines) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target
+
+    def summary(self) -> str:
+        """One line per kind of reason with its count and first example, then the notes; empty where there are none."""
+        counts = Counter(row.kind for row in self.rows)
+        lines = []
+        for kind, count in counts.most_common():
+            first = next(row for row in self.rows if row.kind == kind)
+            lines.append(f"{count} × {kind}; first at {first.place}: {first.reason}; {_short(first.raw)}")
+        lines += [f"{count} × {note} (used all the same)" for note, count in self.notes.most_common()]
+        return "\n".join(lines)
+
+    def check(self, limit: int | None, total: int | None = None) -> None:
+        """Raises AfaError where more rows are bad than `limit` (None: a tenth of `total`, by default rows_read)."""
+        total = self.rows_read if total is None else total
+        allowed = limit if limit is not None else DEFAULT_SHARE * total
+        if len(self.rows) > allowed:
+            rule = f"data.max_bad_rows = {limit}" if limit is not None else "the default limit of 10 percent"
+            raise AfaError(
+                f"{len(self.rows)} of {total} rows are bad, over {rule}:\n{self.summary()}\n"
+                "mend the file or the data settings, or raise data.max_bad_rows"
+            )
+
+
+def _as_text(raw: object) -> str:
+    try:
+        return json.dumps(raw, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):
+        return repr(raw)
+
+
+def _short(raw: str) -> str:
+    return repr(raw if len(raw) <= 80 else raw[:80] + "…")

@@ -1,0 +1,202 @@
+"""Raw rows of a local text file (.jsonl, .json, .csv, .tsv, each .gz too), with the line each stands in.
+
+Read here line by line, and not through Arrow, so that one bad line costs one row and its reason can be read. Encoding:
+UTF-8 with or without BOM; any line end.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from afa_llm.errors import AfaError
+
+MOST_LINES = 1000  # of one quoted CSV record; an unclosed quote would swallow the rest of the file
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """`line` counts from 1; in files that are no lines (one JSON list, parquet, hub) it is the row.
+
+    `problem` is (reason, kind) where the row doesn't parse; `raw` is then its text.
+    """
+
+    file: str
+    line: int
+    values: dict[str, Any] = field(default_factory=dict)
+    problem: tuple[str, str] | None = None
+    raw: str = ""
+
+
+def read_text_file(path: Path) -> list[RawRow]:
+    """All rows, those that don't parse with their problem; blank lines are no rows.
+
+    Raises AfaError for damaged archives, UTF-16, files that can't be opened, and empty ones.
+    """
+    try:
+        rows = list(TEXT_READERS[suffix_of(path)](path))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise AfaError(f"{path}: damaged gzip archive ({error}); compress it anew") from None
+    except OSError as error:
+        raise AfaError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not rows:
+        raise AfaError(f"{path}: holds no rows; name a file with one review a row")
+    return rows
+
+
+def suffix_of(path: Path | str) -> str:
+    """The file type in lower case, `.gz` left out: `.jsonl` for reviews.JSONL.gz."""
+    return Path(str(path).lower().removesuffix(".gz")).suffix
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """Lines with their ends; bytes that are no UTF-8 become lone surrogates, by which `bad_bytes` finds them."""
+    opening: Any = gzip.open if path.name.lower().endswith(".gz") else open
+    with opening(path, "rb") as binary:
+        start = binary.peek(2)[:2]
+        if start in (b"\xff\xfe", b"\xfe\xff"):
+            raise AfaError(f"{path}: encoded as UTF-16; save it as UTF-8")
+        yield from io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def bad_bytes(line: str) -> str | None:
+    """The reason where a line holds bytes that are no UTF-8."""
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"byte 0x{ord(line[error.start]) & 0xFF:02x} at character {error.start + 1} is no UTF-8"
+    return None
+
+
+def show(line: str) -> str:
+    """A line for the quarantine file: undecodable bytes as \\xNN."""
+    return line.rstrip("\r\n").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def read_jsonl(path: Path) -> Iterator[RawRow]:
+    return _json_rows(path, lines_of(path))
+
+
+def _json_rows(path: Path, lines: Iterable[str]) -> Iterator[RawRow]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            problem, values = _parse_object(line)
+            yield RawRow(str(path), number, values, problem, show(line) if problem else "")
+
+
+def _parse_object(line: str) -> tuple[tuple[str, str] | None, dict[str, Any]]:
+    """((reason, kind), {}) or (None, the object)."""
+    reason = bad_bytes(line)
+    if reason:
+        return (reason, "not UTF-8"), {}
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        return (f"not valid JSON: {error.msg} at character {error.colno}", "not valid JSON"), {}
+    except (ValueError, RecursionError) as error:
+        return (f"not usable JSON: {error}", "not usable JSON"), {}
+    if not isinstance(value, dict):
+        return (f"a JSON {type(value).__name__}, not an object", "not a JSON object"), {}
+    return None, value
+
+
+def read_json(path: Path) -> Iterator[RawRow]:
+    """One list of objects, or one object a line."""
+    lines = list(lines_of(path))
+    text = "".join(lines)
+    if not text.lstrip().startswith("["):
+        yield from _json_rows(path, lines)
+        return
+    reason = bad_bytes(text)
+    if reason:
+        raise AfaError(f"{path}: {reason}; save it as UTF-8, or as .jsonl, where one bad line costs one row")
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise AfaError(
+            f"{path} line {error.lineno} column {error.colno}: not valid JSON: {error.msg}; "
+            "mend it, or save it as .jsonl, where one bad line costs one row"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise AfaError(f"{path}: not usable JSON: {error}; save it as .jsonl, one flat object a line") from None
+    for number, value in enumerate(values, 1):
+        if isinstance(value, dict):
+            yield RawRow(str(path), number, value)
+        else:
+            problem = (f"a JSON {type(value).__name__}, not an object", "not a JSON object")
+            yield RawRow(str(path), number, {}, problem, json.dumps(value))
+
+
+def read_csv(path: Path) -> Iterator[RawRow]:
+    return _separated(path, ",")
+
+
+def read_tsv(path: Path) -> Iterator[RawRow]:
+    return _separated(path, "\t")
+
+
+def _separated(path: Path, delimiter: str) -> Iterator[RawRow]:
+    """Records after the header. One that fails to parse costs its first line; reading goes on with the next line."""
+    lines = list(lines_of(path))
+    at, header = _first_record(path, lines, delimiter)
+    broken = False  # the last line failed: what follows may be its rest
+    while at < len(lines):
+        if not lines[at].strip():
+            at += 1
+            continue
+        fields, used, reason = _record(lines, at, delimiter)
+        if not reason and broken and used == 1 and lines[at].count('"') % 2:
+            reason = "a quote without its partner, after a broken record"
+        broken = bool(reason)
+        problem = (reason, "broken CSV record") if reason else None
+        if not problem and len(fields) != len(header):
+            problem = (f"{len(fields)} fields where the header has {len(header)}", "wrong number of fields")
+        if problem:
+            yield RawRow(str(path), at + 1, {}, problem, show("".join(lines[at : at + used])))
+        else:
+            yield RawRow(str(path), at + 1, dict(zip(header, fields, strict=True)))
+        at += used
+
+
+def _first_record(path: Path, lines: list[str], delimiter: str) -> tuple[int, list[str]]:
+    """(index of the line after the header, column names)."""
+    at = next((k for k, line in enumerate(lines) if line.strip()), None)
+    if at is None:
+        raise AfaError(f"{path}: holds no rows; name a file with a header and one review a row")
+    fields, used, reason = _record(lines, at, delimiter)
+    names = [name.strip() for name in fields]
+    if reason:
+        raise AfaError(f"{path} line {at + 1}: the header can't be read: {reason}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise AfaError(f"{path} line {at + 1}: the header names column {twice[0]!r} twice; rename one")
+    return at + used, names
+
+
+def _record(lines: list[str], at: int, delimiter: str) -> tuple[list[str], int, str | None]:
+    """(fields, lines used, reason) of the record that starts at line `at`; after a failure one line is used."""
+    csv.field_size_limit(sys.maxsize)
+    window = (lines[k] for k in range(at, min(at + MOST_LINES, len(lines))))
+    reader = csv.reader(window, delimiter=delimiter, strict=True)
+    try:
+        fields = next(reader)
+    except csv.Error as error:
+        return [], 1, "a quote that is never closed" if "unexpected end" in str(error) else f"not valid CSV: {error}"
+    return fields, reader.line_num, bad_bytes("".join(lines[at : at + reader.line_num]))
+
+
+TEXT_READERS: dict[str, Callable[[Path], Iterator[RawRow]]] = {
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+}
