@@ -1,0 +1,182 @@
+"""Where configuration meets constructors: settings in, ready parts out. Nothing here trains or measures.
+
+Data and prompts are built and checked before any model is loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from afa_llm.config import Config, Source
+from afa_llm.data.duplicates import check_overlap
+from afa_llm.data.prompts import PromptBuilder, build_prompts, neutral_prompt
+from afa_llm.data.quarantine import Quarantine
+from afa_llm.data.sources import load_examples
+from afa_llm.data.templates import load_templates
+from afa_llm.errors import AfaError
+from afa_llm.evaluation.calibration import CONTENT_FREE, in_domain_texts
+from afa_llm.evaluation.prompted_sentiment import PromptSet
+from afa_llm.models.adapters import attach_lora, load_adapter, load_base, load_tokenizer
+from afa_llm.models.decoder import Decoder, choose_layers
+from afa_llm.records import AnswerWords, Example, Prompt
+from afa_llm.training.adversarial_round import AdversarialRound
+from afa_llm.training.distributed import World
+from afa_llm.training.engine import Engine, PlainEngine
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything a run asks of the model. Producer: prepare. Consumer: jobs."""
+
+    tokenizer: Any
+    builders: dict[str, PromptBuilder]
+    train_examples: list[Example]
+    train_prompts: list[Prompt]
+    evaluation: dict[str, list[Example]]
+    prompt_sets: dict[str, list[PromptSet]]
+    focus_prompts: dict[str, list[Prompt]]
+    answers: AnswerWords
+    filler_ids: tuple[int, ...]
+    quarantine: Quarantine
+    notices: list[str] = field(default_factory=list)
+
+
+def prepare(config: Config, *, training: bool = True) -> Material:
+    """Tokenizer, reviews and prompts, all checked. Raises AfaError for whatever a user has to mend."""
+    tokenizer = load_tokenizer(config.model)
+    labels = tuple(config.data.labels)
+    names = list(dict.fromkeys([config.prompts.train, *config.prompts.evaluation]))
+    templates = load_templates(config.prompts.file, names, labels)
+    builders = {n: PromptBuilder(tokenizer, t, labels, config.prompts.chat) for n, t in templates.items()}
+    quarantine = Quarantine()
+    train_examples = _examples(config, config.data.train, quarantine) if training else []
+    evaluation = {source.title: _examples(config, source, quarantine) for source in config.data.evaluation}
+    train_prompts = _prompts(config, train_examples, builders[config.prompts.train], quarantine)
+    prompt_sets, focus_prompts = {}, {}
+    for title, examples in evaluation.items():
+        sets = {name: _prompts(config, examples, builders[name], quarantine) for name in names}
+        prompt_sets[title] = [_prompt_set(config, title, n, builders[n], sets[n]) for n in config.prompts.evaluation]
+        focus_prompts[title] = sets[config.prompts.train][: config.evaluation.focus_samples]
+    quarantine.check(config.data.max_bad_rows)
+    notices = [
+        message
+        for title, examples in evaluation.items()
+        if (message := check_overlap(train_examples, examples, title=title, policy=config.data.duplicates_across))
+    ]
+    material = Material(
+        tokenizer,
+        builders,
+        train_examples,
+        train_prompts,
+        evaluation,
+        prompt_sets,
+        focus_prompts,
+        builders[config.prompts.train].answer_words,
+        _filler_ids(config, tokenizer),
+        quarantine,
+        notices,
+    )
+    if training:
+        _check_masks(config, train_prompts)
+    return material
+
+
+def build_decoder(config: Config, material: Material, device: torch.device, adapter: Path | None = None) -> Decoder:
+    """The base with a fresh adapter, or with a saved one, read at the configured layers."""
+    torch.set_num_threads(config.run.threads)
+    base = load_base(config.model, device)
+    depth = int(base.config.get_text_config().num_hidden_layers)  # type: ignore[union-attr, operator]
+    layers = choose_layers(config.attention.layers, depth)
+    if adapter is not None:
+        model = load_adapter(base, adapter)
+    else:
+        checkpointing = config.model.gradient_checkpointing
+        model = attach_lora(base, config.lora, seed=config.run.seed, gradient_checkpointing=checkpointing)
+    return Decoder(model, layers, material.tokenizer.pad_token_id)
+
+
+def build_engine(config: Config, decoder: Decoder, world: World) -> Engine:
+    """The optimizer's owner; the decoder's passes go through it from now on."""
+    engine: Engine
+    if config.training.engine == "deepspeed":
+        from afa_llm.training.deepspeed_engine import DeepSpeedEngine
+
+        engine = DeepSpeedEngine(decoder.model, config.training, world)
+        decoder.may_stop_early = config.training.zero_stage < 3
+    else:
+        engine = PlainEngine(decoder.model, config.training)
+    decoder.forward = engine.forward
+    return engine
+
+
+def build_round(
+    config: Config, material: Material, decoder: Decoder, engine: Engine, world: World
+) -> AdversarialRound:
+    return AdversarialRound(
+        decoder,
+        material.answers,
+        engine,
+        config,
+        world,
+        hidden_size=int(decoder.model.config.get_text_config().hidden_size),  # type: ignore[union-attr, operator]
+        filler_ids=material.filler_ids,
+    )
+
+
+def tell(world: World, text: str) -> None:
+    """A line for the user, from rank 0 only."""
+    if world.leads and text:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _examples(config: Config, source: Source, quarantine: Quarantine) -> list[Example]:
+    return load_examples(source, config.data.labels, seed=config.run.seed, quarantine=quarantine)
+
+
+def _prompts(
+    config: Config, examples: Sequence[Example], builder: PromptBuilder, quarantine: Quarantine
+) -> list[Prompt]:
+    data = config.data
+    prompts = build_prompts(
+        examples, builder, max_tokens=data.max_tokens, too_long=data.too_long, quarantine=quarantine
+    )
+    if examples and not prompts:
+        raise AfaError(f"template {builder.template.name!r}: no review is left:\n{quarantine.summary()}")
+    return prompts
+
+
+def _prompt_set(config: Config, title: str, name: str, builder: PromptBuilder, prompts: list[Prompt]) -> PromptSet:
+    texts = in_domain_texts([prompt.example for prompt in prompts], seed=config.run.seed)
+    return PromptSet(
+        title,
+        name,
+        tuple(prompts),
+        builder.answer_words,
+        content_free=tuple(neutral_prompt(builder, text) for text in CONTENT_FREE),
+        in_domain=tuple(neutral_prompt(builder, text) for text in texts),
+    )
+
+
+def _filler_ids(config: Config, tokenizer: Any) -> tuple[int, ...]:
+    if config.masking.view != "replace":
+        return ()
+    ids = tuple(tokenizer.encode(config.masking.filler, add_special_tokens=False))
+    if not ids:
+        raise AfaError(f"masking.filler = {config.masking.filler!r}: gives no token; set a visible text such as ' _'")
+    return ids
+
+
+def _check_masks(config: Config, prompts: Sequence[Prompt]) -> None:
+    """Masks that outnumber the words of every review only repeat each other."""
+    longest, masks = max(len(prompt.example.words) for prompt in prompts), config.masking.masks_per_review
+    if masks > longest:
+        raise AfaError(
+            f"masking.masks_per_review = {masks}: more masks than words, the longest training review has {longest}; "
+            f"set at most {longest}"
+        )
