@@ -1,0 +1,128 @@
+"""Comprehensiveness and sufficiency on a model whose answers are known in closed form."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from afa_llm.errors import AfaError
+from afa_llm.evaluation.faithfulness import removal_count, removal_scores
+
+
+class AdditiveModel:
+    """p(label 1) = base + Σ weight of the words still seen: every score can be added up by hand."""
+
+    def __init__(self, weights: Sequence[Sequence[float]], base: float = 0.3) -> None:
+        self.weights = [np.array(row, dtype=float) for row in weights]
+        self.base = base
+        self.queries: list[tuple[int, frozenset[int]]] = []
+        self.calls = 0
+
+    def __call__(self, reviews: Sequence[int], hidden: Sequence[frozenset[int]]) -> np.ndarray:
+        self.calls += 1
+        self.queries += list(zip(reviews, hidden, strict=True))
+        positive = np.array(
+            [
+                self.base + sum(w for i, w in enumerate(self.weights[review]) if i not in words)
+                for review, words in zip(reviews, hidden, strict=True)
+            ]
+        )
+        return np.log(np.stack([1 - positive, positive], axis=1)) - 2.0  # not normalised over the labels
+
+
+def test_by_hand() -> None:
+    # 4 words; fractions 0.25 and 0.5 take 1 and 2 words. Focus ranks word 2, then 0; p(clean) = 0.3 + 0.4 = 0.7
+    model = AdditiveModel([[0.1, 0.0, 0.3, 0.0]])
+    found = removal_scores([np.array([0.3, 0.1, 0.5, 0.1])], model, (0.25, 0.5), seed=0)
+    assert found.prediction_N.tolist() == [1]
+    assert found.probability_NC == pytest.approx(np.array([[0.3, 0.7]]))
+    assert found.comprehensiveness_N == pytest.approx([(0.3 + 0.4) / 2])
+    assert found.sufficiency_N == pytest.approx([(0.1 + 0.0) / 2])
+
+
+def test_scores_are_for_the_predicted_label() -> None:
+    # p(1) = 0.2: label 0 is predicted with 0.8; without word 0 it has 0.6, with word 0 alone 0.9
+    model = AdditiveModel([[-0.2, 0.1, 0.0, 0.0]])
+    found = removal_scores([np.array([0.7, 0.1, 0.1, 0.1])], model, (0.25,), seed=0)
+    assert found.prediction_N.tolist() == [0]
+    assert found.comprehensiveness_N == pytest.approx([0.8 - 0.6])
+    assert found.sufficiency_N == pytest.approx([0.8 - 0.9])
+
+
+def test_the_whole_focus_on_the_deciding_word_beats_random_words() -> None:
+    rng = np.random.default_rng(0)
+    weights = [np.eye(20)[rng.integers(20)] * 0.5 for _ in range(60)]
+    found = removal_scores([row + 0.01 for row in weights], AdditiveModel(weights, 0.4), (0.05,), seed=1)
+    assert found.comprehensiveness_N == pytest.approx(np.full(60, 0.5))
+    assert found.sufficiency_N == pytest.approx(np.zeros(60), abs=1e-12)
+    # a random word out of 20 is the deciding one with probability 1/20
+    assert found.comprehensiveness_random_N.mean() == pytest.approx(0.025, abs=0.05)
+    assert found.sufficiency_random_N.mean() == pytest.approx(0.475, abs=0.05)
+
+
+def test_a_flat_focus_scores_as_random_words_do() -> None:
+    rng = np.random.default_rng(2)
+    model = AdditiveModel(rng.uniform(0, 0.03, size=(10, 15)))
+    found = removal_scores([np.full(15, 1 / 15)] * 10, model, (0.1, 0.5), seed=3)
+    assert found.comprehensiveness_N.tolist() == found.comprehensiveness_random_N.tolist()
+    assert found.sufficiency_N.tolist() == found.sufficiency_random_N.tolist()
+
+
+def test_random_words_do_not_depend_on_the_focus_and_do_on_the_seed() -> None:
+    weights = np.random.default_rng(4).uniform(0, 0.05, size=(5, 12))
+    focus = [np.arange(1.0, 13), np.arange(12.0, 0, -1)]
+    before, after = (removal_scores([f] * 5, AdditiveModel(weights), (0.2,), seed=0) for f in focus)
+    other = removal_scores([focus[0]] * 5, AdditiveModel(weights), (0.2,), seed=1)
+    assert before.comprehensiveness_random_N.tolist() == after.comprehensiveness_random_N.tolist()
+    assert before.comprehensiveness_random_N.tolist() != other.comprehensiveness_random_N.tolist()
+
+
+def test_everything_is_asked_at_once_and_each_set_of_words_once() -> None:
+    model = AdditiveModel([[0.1, 0.2, 0.1]] * 4)
+    removal_scores([np.array([0.2, 0.5, 0.3])] * 4, model, (0.01, 0.05, 0.1, 0.2, 0.5), seed=0)
+    assert model.calls == 1
+    assert len(set(model.queries)) == len(model.queries)
+    # clean, and for 1 and 2 words at most two sets each, hidden or kept
+    assert len(model.queries) <= 4 * 7
+
+
+def test_reviews_without_words_have_no_scores_and_one_word_is_enough() -> None:
+    found = removal_scores([np.zeros(0), np.array([1.0])], AdditiveModel([[], [0.4]]), (0.1, 0.5), seed=0)
+    assert np.isnan(found.comprehensiveness_N).tolist() == [True, False]
+    assert found.comprehensiveness_N[1] == pytest.approx(0.4)
+    assert found.sufficiency_N[1] == pytest.approx(0.0)
+    empty = removal_scores([], AdditiveModel([]), (0.1,), seed=0)
+    assert len(empty.comprehensiveness_N) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "fraction", "count"),
+    [
+        (100, 0.01, 1),
+        (101, 0.01, 2),
+        (3, 0.01, 1),
+        (100, 0.07, 7),
+        (10, 0.5, 5),
+        (11, 0.5, 6),
+        (1, 0.5, 1),
+        (4, 1.0, 4),
+    ],
+)
+def test_counts_are_rounded_up(words: int, fraction: float, count: int) -> None:
+    assert removal_count(words, fraction) == count
+
+
+@pytest.mark.parametrize("focus", [[0.5, np.nan], [0.5, -0.1], [0.0, 0.0]])
+def test_focus_that_is_no_distribution_is_refused(focus: list[float]) -> None:
+    with pytest.raises(AfaError, match="the focus of review 1"):
+        removal_scores([np.ones(2), np.array(focus)], AdditiveModel([[0.1, 0.1]] * 2), (0.5,), seed=0)
+
+
+def test_nan_answers_are_refused_with_their_place() -> None:
+    def broken(reviews: Sequence[int], hidden: Sequence[frozenset[int]]) -> np.ndarray:
+        rows = np.zeros((len(reviews), 2))
+        rows[[i for i, words in enumerate(hidden) if len(words) == 2]] = np.nan
+        return rows
+
+    with pytest.raises(AfaError, match="the first is review 0 with 2 words hidden"):
+        removal_scores([np.ones(4)], broken, (0.5,), seed=0)
