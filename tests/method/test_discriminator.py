@@ -62,8 +62,8 @@ def test_antisymmetry(spectral: bool, training: bool) -> None:
 def test_spectral_norm_bounds_the_inner_layers() -> None:
     model = Discriminator(F, 16, spectral_norm=True)
     largest = [torch.linalg.svdvals(model.inner[i].weight.detach())[0].item() for i in (0, 2)]
-    # 15 power steps at construction: measured 0.98 and 0.93 of the bound from above, at most 1.08.
-    assert max(largest) < 1.15
+    # The power steps at construction come close to 1: measured at most 1.037 over 8 seeds.
+    assert max(largest) < 1.1
     assert not hasattr(Discriminator(F, 16, spectral_norm=False).inner[0], "parametrizations")
 
 
