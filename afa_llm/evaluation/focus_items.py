@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,10 +97,18 @@ def _item(values: dict[str, Any], where: str) -> FocusItem:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise AfaError(f"{where}: not a focus item: {type(error).__name__} {error}") from None
+    _check_numbers(item, where)
     lists = [item.before.focus, item.rationale, item.after.focus if item.after else None]
     if any(row is not None and len(row) != len(item.words) for row in lists):
         raise AfaError(f"{where}: focus or rationale does not have one number per word")
     return item
+
+
+def _check_numbers(item: FocusItem, where: str) -> None:
+    phases = [phase for phase in (item.before, item.after) if phase]
+    numbers = [x for phase in phases for x in (*phase.focus, *phase.probabilities)] + list(item.rationale or ())
+    if not all(math.isfinite(x) and x >= 0 for x in numbers):
+        raise AfaError(f"{where}: focus, probabilities and rationale must be numbers from 0 up")
 
 
 def _phase_of(values: dict[str, Any]) -> FocusPhase:

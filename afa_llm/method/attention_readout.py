@@ -1,6 +1,6 @@
 """The focus: how the readout position spreads its attention over the words of the review.
 
-Steps 2 of the method. The choice of row, the mean over heads and layers, and the renormalisation are ours.
+Step 2 of the method. The choice of row, the mean over heads and layers, and the renormalisation are ours.
 
 Legend: B reviews, T tokens, W words, L captured layers, H query heads.
 """
@@ -73,8 +73,7 @@ def sink_mass(rows_LBHT: Tensor, attention_mask_BT: Tensor) -> Tensor:
 
 
 def _sum_over_tokens(row_BT: Tensor, word_of_token_BT: Tensor, words: int) -> Tensor:
-    """Sum over each word's tokens, [B, words]. Tokens of no word (-1) fall into a slot of their own, which is cut
-    off."""
+    """Sum over each word's tokens, [B, words]. Tokens of no word (-1) fall into a slot that is cut off."""
     slots = row_BT.new_zeros(row_BT.shape[0], words + 1)
     return slots.scatter_add(1, word_of_token_BT.long() + 1, row_BT)[:, 1:]
 

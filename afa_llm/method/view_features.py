@@ -21,6 +21,11 @@ from afa_llm.records import DecoderReading
 
 PROFILE = 5  # largest focus values that are shown, in order
 
+# Fixed scales instead of running statistics, which would differ over ranks. Measured on synthetic pairs, 256 hidden
+# numbers of noise beside them: after 8 rounds of 128 pairs a label shift of 0.5 nats is detected with an AUROC of 0.89
+# (without gain 0.71), a focus shift of 0.05 with 0.68 (0.49); after 40 rounds with 0.92 (0.92) and 0.91 (0.62).
+LABEL_GAIN, FOCUS_GAIN = 4.0, 10.0
+
 
 @dataclass(frozen=True)
 class FeaturePair:
@@ -52,13 +57,14 @@ def view_features(reading: DecoderReading, focus: Focus, visible_BW: Tensor, fea
     """Features [B, F] of one view, detached float32, in the order of `features`.
 
     `hidden`: last hidden state at the readout position, scaled to unit RMS. `labels`: log-probabilities normalised
-    over the labels, their entropy (nats), and the log of their total probability. `focus`: see `_focus_profile`;
-    `visible_BW` are the words visible in *both* views of the pair. Raises AfaError for an unknown feature.
+    over the labels and their entropy (nats), both times 4, and the log of their total probability. `focus`: see
+    `_focus_profile`, times 10; `visible_BW` are the words visible in *both* views of the pair. Raises AfaError for an
+    unknown feature.
     """
     makers: dict[str, Callable[[], Tensor]] = {
         "hidden": lambda: _unit_rms(reading.hidden_BD),
         "labels": lambda: _label_profile(reading.label_logprob_BC),
-        "focus": lambda: _focus_profile(focus.focus_BW, visible_BW),
+        "focus": lambda: FOCUS_GAIN * _focus_profile(focus.focus_BW, visible_BW),
     }
     return torch.cat([makers[name]().detach().float() for name in _known(features)], dim=-1)
 
@@ -101,7 +107,8 @@ def _label_profile(label_logprob_BC: Tensor) -> Tensor:
     logprob_BC = label_logprob_BC.float()
     normal_BC = logprob_BC.log_softmax(-1)
     entropy_B1 = torch.special.entr(normal_BC.exp()).sum(-1, keepdim=True)
-    return torch.cat([normal_BC, entropy_B1, logprob_BC.logsumexp(-1, keepdim=True)], dim=-1)
+    mass_B1 = logprob_BC.logsumexp(-1, keepdim=True)
+    return torch.cat([LABEL_GAIN * normal_BC, LABEL_GAIN * entropy_B1, mass_B1], dim=-1)
 
 
 def _focus_profile(focus_BW: Tensor, visible_BW: Tensor) -> Tensor:
