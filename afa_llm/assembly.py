@@ -15,12 +15,12 @@ import torch
 
 from afa_llm.config import Config, Source
 from afa_llm.data.duplicates import check_overlap
-from afa_llm.data.prompts import PromptBuilder, build_prompts, neutral_prompt
+from afa_llm.data.prompts import PromptBuilder, build_prompts
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
 from afa_llm.data.templates import load_templates
 from afa_llm.errors import AfaError
-from afa_llm.evaluation.calibration import CONTENT_FREE, in_domain_texts
+from afa_llm.evaluation.calibration import content_free_examples, domain_examples
 from afa_llm.evaluation.prompted_sentiment import PromptSet
 from afa_llm.models.adapters import attach_lora, load_adapter, load_base, load_tokenizer
 from afa_llm.models.decoder import Decoder, choose_layers
@@ -115,9 +115,7 @@ def build_engine(config: Config, decoder: Decoder, world: World) -> Engine:
     return engine
 
 
-def build_round(
-    config: Config, material: Material, decoder: Decoder, engine: Engine, world: World
-) -> AdversarialRound:
+def build_round(config: Config, material: Material, decoder: Decoder, engine: Engine, world: World) -> AdversarialRound:
     return AdversarialRound(
         decoder,
         material.answers,
@@ -152,14 +150,14 @@ def _prompts(
 
 
 def _prompt_set(config: Config, title: str, name: str, builder: PromptBuilder, prompts: list[Prompt]) -> PromptSet:
-    texts = in_domain_texts([prompt.example for prompt in prompts], seed=config.run.seed)
+    in_domain = domain_examples([prompt.example for prompt in prompts], config.run.seed)
     return PromptSet(
         title,
         name,
         tuple(prompts),
         builder.answer_words,
-        content_free=tuple(neutral_prompt(builder, text) for text in CONTENT_FREE),
-        in_domain=tuple(neutral_prompt(builder, text) for text in texts),
+        content_free=tuple(builder.build_unchecked(example) for example in content_free_examples()),
+        in_domain=tuple(builder.build_unchecked(example) for example in in_domain),
     )
 
 

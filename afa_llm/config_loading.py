@@ -173,3 +173,18 @@ def _meaning(location: tuple[Any, ...]) -> str:
         field = model.model_fields[part]
         description, model = field.description, field.annotation
     return f" (it is: {description})" if description else ""
+
+
+def explain_settings() -> str:
+    """Every setting with type, default and meaning, as text."""
+    lines = []
+    for section_name, section in Config.model_fields.items():
+        model = section.annotation
+        lines.append(f"{section_name}: {section.description}")
+        assert isinstance(model, type) and issubclass(model, BaseModel)
+        for key, field in model.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            shown = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+            text = "…" if isinstance(shown, dict | tuple) and len(str(shown)) > 60 else repr(shown)
+            lines.append(f"  {section_name}.{key} = {text}\n      {field.description}")
+    return "\n".join(lines) + "\n"

@@ -8,9 +8,10 @@ Legend: N prompts, C labels, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -23,6 +24,48 @@ class Generator(Protocol):
     def answer(self, prompts: Sequence[Sequence[int]], answers: AnswerWords) -> Answers:
         """Log-probabilities [N, C] of each label's answer, on the CPU in float32, in the order of the prompts."""
         ...
+
+
+class Team(Protocol):
+    """Ranks that share work."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def gather(self, item: Any) -> list[Any]: ...
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A team of one."""
+
+    rank: int = 0
+    size: int = 1
+
+    def gather(self, item: Any) -> list[Any]:
+        return [item]
+
+
+ALONE = Alone()
+Asked = TypeVar("Asked")
+Given = TypeVar("Given")
+
+
+def shared(team: Team, asked: Sequence[Asked], answer: Callable[[Sequence[Asked]], Sequence[Given]]) -> list[Given]:
+    """Answers to everything asked, on every rank, each having done its share.
+
+    Shares are equally long (the first item fills up): under ZeRO-3 all ranks must make the same number of passes.
+    """
+    if not asked:
+        return []
+    mine = list(asked[team.rank :: team.size])
+    longest = -(-len(asked) // team.size)
+    mine += [asked[0]] * (longest - len(mine))
+    parts = team.gather(list(answer(mine)))
+    return [parts[i % team.size][i // team.size] for i in range(len(asked))]
 
 
 class Reader(Protocol):
@@ -39,14 +82,21 @@ class Reader(Protocol):
 
 
 class TransformersGenerator:
-    """The decoder in this process, base or with its adapter. Prompts are answered `batch_size` at a time by length."""
+    """The decoder in this process, base or with its adapter.
 
-    def __init__(self, decoder: Reader, batch_size: int) -> None:
-        self.decoder = decoder
-        self.batch_size = batch_size
+    A pass takes `batch_size` prompts of like length; the ranks of a team share the prompts.
+    """
+
+    def __init__(self, decoder: Reader, batch_size: int, team: Team = ALONE) -> None:
+        self.decoder, self.batch_size, self.team = decoder, batch_size, team
         self.adapter_version = 0
 
     def answer(self, prompts: Sequence[Sequence[int]], answers: AnswerWords) -> Answers:
+        rows = shared(self.team, prompts, lambda mine: list(self._answer(mine, answers)))
+        logprob_NC = torch.stack(rows) if rows else torch.zeros(0, len(answers.labels))
+        return Answers(logprob_NC, self.adapter_version)
+
+    def _answer(self, prompts: Sequence[Sequence[int]], answers: AnswerWords) -> torch.Tensor:
         logprob_NC = torch.zeros(len(prompts), len(answers.labels))
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         with self.decoder.answering():
@@ -54,7 +104,7 @@ class TransformersGenerator:
                 chosen = order[start : start + self.batch_size]
                 view = view_of([prompts[i] for i in chosen], self.decoder.pad_token_id, self.decoder.device)
                 logprob_NC[chosen] = self.decoder.read(view, answers).label_logprob_BC.float().cpu()
-        return Answers(logprob_NC, self.adapter_version)
+        return logprob_NC
 
 
 def view_of(prompts: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> View:

@@ -1,0 +1,185 @@
+"""The command `afa`: verbs, their help, and exit codes (0 done, 2 something the user can mend, 130 interrupted)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from afa_llm.errors import AfaError
+
+CONFIG_HELP = "YAML file, or builtin:demo; left out: all defaults"
+OVERRIDE_HELP = "settings laid over the file, such as training.epochs=2 masking.direction=attended"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `afa` and `python -m afa_llm`."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except AfaError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"afa {options.verb}: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="afa",
+        description="Teach a decoder LLM to look at the words that decide: adversarial feedback for attention (AFA).",
+        epilog="Start with `afa demo`. `afa VERB --help` explains a verb, `afa config --explain` every setting.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    demo = verbs.add_parser(
+        "demo",
+        help="the whole job on the packaged model and data",
+        description="Measure, train, measure again and report, on the packaged pocket model and the planted-focus data "
+        "(frequent words mislead, rare words decide). Needs no network and no GPU.",
+    )
+    demo.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    demo.set_defaults(run=_demo)
+    train = verbs.add_parser(
+        "train",
+        help="measure, train, measure again, report",
+        description="One run: prompted sentiment and focus quality before, AFA training, the same after, a report. "
+        "Everything lands in run.output_dir/run.name. For several processes start it with the deepspeed launcher: "
+        "deepspeed --num_gpus 8 --module afa_llm train CONFIG training.engine=deepspeed",
+    )
+    _takes_config(train)
+    train.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
+    train.set_defaults(run=_train)
+    evaluate = verbs.add_parser(
+        "evaluate",
+        help="measure a model, with or without an adapter",
+        description="Prompted sentiment and focus quality of the base model and, with --adapter, of the tuned one, on "
+        "the same reviews through the same decoder, with paired tests.",
+    )
+    _takes_config(evaluate)
+    evaluate.add_argument("--adapter", type=Path, metavar="DIR", help="a run's adapter/ folder")
+    evaluate.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    evaluate.set_defaults(run=_evaluate)
+    report = verbs.add_parser(
+        "report",
+        help="write a run's report.html anew",
+        description="Build report.html from the files of a run (results.json, metrics.jsonl, items/).",
+    )
+    report.add_argument("folder", type=Path, metavar="RUN", help="a run's folder, such as runs/demo")
+    report.set_defaults(run=_report)
+    inspect = verbs.add_parser(
+        "inspect",
+        help="show where the model looks in a text",
+        description="Print a text with its words shaded by the focus: what the position that predicts the answer "
+        "attends to. With --run, base and tuned model one below the other.",
+    )
+    inspect.add_argument("texts", nargs="+", metavar="TEXT", help="a review, in quotes")
+    inspect.add_argument("--config", metavar="CONFIG", help=CONFIG_HELP)
+    inspect.add_argument("--run", dest="folder", type=Path, metavar="RUN", help="use a run's settings and adapter")
+    inspect.add_argument("--adapter", type=Path, metavar="DIR", help="an adapter folder")
+    inspect.set_defaults(run=_inspect)
+    config = verbs.add_parser(
+        "config",
+        help="print the resolved settings",
+        description="Check a configuration and print it with every default filled in, as YAML.",
+    )
+    _takes_config(config)
+    config.add_argument("--explain", action="store_true", help="print every setting with its meaning instead")
+    config.set_defaults(run=_config)
+    return parser
+
+
+def _takes_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help=CONFIG_HELP)
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from afa_llm.config_loading import load_config
+
+    config = load_config("builtin:demo", options.overrides)
+    _be_quiet()
+    from afa_llm import jobs
+
+    _finish(jobs.train(config))
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = _load(options)
+    _be_quiet()
+    from afa_llm import jobs
+
+    _finish(jobs.train(config))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    config = _load(options)
+    _be_quiet()
+    from afa_llm import jobs
+
+    _finish(jobs.evaluate(config, options.adapter))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from afa_llm.evaluation.report import write_report
+
+    print(write_report(options.folder))
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from afa_llm.config_loading import load_config
+
+    adapter = options.adapter
+    if options.folder:
+        config = load_config(str(options.folder / "config.yaml"))
+        adapter = adapter or options.folder / "adapter"
+    else:
+        config = load_config(options.config)
+    _be_quiet()
+    from afa_llm import jobs
+
+    jobs.inspect(config, options.texts, adapter, Console())
+
+
+def _config(options: argparse.Namespace) -> None:
+    from afa_llm.config_loading import dump_config, explain_settings
+
+    config = _load(options)
+    print(explain_settings() if options.explain else dump_config(config), end="")
+
+
+def _load(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+    from afa_llm.config_loading import load_config
+
+    path, overrides = options.config, list(options.overrides)
+    if path and "=" in path and not Path(path).exists():
+        path, overrides = None, [path, *overrides]
+    return load_config(path, overrides)
+
+
+def _finish(folder: Path) -> None:
+    from afa_llm.jobs import summary_lines
+
+    if os.environ.get("RANK", "0") == "0":
+        print("\n".join(summary_lines(folder)))
+        print(f"report: {folder / 'report.html'}")
+
+
+def _be_quiet() -> None:
+    """Libraries speak when something is wrong, not to announce themselves."""
+    import logging
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    for name in ("bitsandbytes", "DeepSpeed", "transformers", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
