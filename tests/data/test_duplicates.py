@@ -9,8 +9,8 @@ def examples(name: str, *texts: str) -> list[Example]:
     return [Example(f"{name}/{k}", text, 0, ()) for k, text in enumerate(texts)]
 
 
-TRAIN = examples("train", "It's a lovely film.", "Dull", "👍 👍", "ﬁne café")
-TEST = examples("test", "it 's a LOVELY film !", "dully", "👍👍", "👎", "Fine cafe\u0301", "new")
+TRAIN = examples("train", "It's a lovely film.", "Dull", "👍 👍", "ﬁne café １")
+TEST = examples("test", "it 's a LOVELY film !", "dully", "👍👍", "👎", "Fine cafe\u0301 1", "new")
 
 
 def test_spacing_case_and_signs_make_no_difference() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from afa_llm.data.duplicates import find_duplicates
-from afa_llm.data.planted import CLASSES, SIZES, planted_examples, vocabulary
+from afa_llm.data.planted import CLASSES, SIZES, planted_examples, split_of, vocabulary
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
 
@@ -90,9 +90,10 @@ def test_no_other_word_tells_the_classes_apart() -> None:
 def test_reviews_are_short_distinct_and_splits_apart() -> None:
     for split, examples in SPLITS.items():
         assert len({example.text for example in examples}) == len(examples)
+        assert {split_of(example.text) for example in examples} == {split}
         spoken = [sum(e.text[a].isalnum() for a, _ in e.words) for e in examples]
         assert min(spoken) >= 10
-        assert max(spoken) <= 31
+        assert max(spoken) <= 32
         for other in SIZES:
             if other != split:
                 assert find_duplicates(planted_examples(other, 1000, 7), examples) == []

@@ -199,7 +199,7 @@ def test_a_chat_template_that_alters_some_reviews_is_noticed(chat_tokenizer: Pre
     ("changes", "message"),
     [
         ({"answers": (" good", " good film")}, r"' good' and ' good film' are not told apart .*token ids \["),
-        ({"after": "\nSentiment: ", "answers": ("bad", "great")}, "'.*' changes the tokens of the prompt"),
+        ({"after": "\nSentiment: ", "answers": ("badly", "greatest")}, "'.*' changes the tokens of the prompt"),
         ({"after": ""}, "the prompt ends with the review"),
         ({"after": " \n"}, "the prompt ends with the review"),
     ],
