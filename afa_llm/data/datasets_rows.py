@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -59,12 +60,15 @@ def read_hub(name: str, subset: str | None, split: str, revision: str | None) ->
 
 
 def _explain(name: str, subset: str | None, split: str, error: Exception) -> str:
-    causes = list(_chain(error))
-    text = " ".join(str(cause) for cause in causes)
-    if "Unknown split" in text or "not found. Available splits" in text or "Bad split" in text:
-        return f"{name}: no split {split!r}: {_first_line(error)}; set split to one of them"
+    text = " ".join(str(cause) for cause in _chain(error))
+    known = re.search(r"Should be one of \[(.*?)\]", text)
+    if known:
+        return f"{name}: no split {split!r}; there are {known.group(1)}"
     if "Config name is missing" in text or "BuilderConfig" in text:
         return f"{name}: subset {subset!r}: {' '.join(str(error).split())[:600]}; set subset"
+    if not any(isinstance(cause, OSError) for cause in _chain(error)):  # found, but malformed inside
+        cause = list(_chain(error))[-1]
+        return f"{name}: does not load: {_first_line(cause)}; download its file and name that, to see the bad rows"
     offline = any(os.environ.get(flag, "") not in ("", "0") for flag in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
     why = "the hub is switched off by HF_HUB_OFFLINE" if offline else f"{type(error).__name__}: {_first_line(error)}"
     return (
@@ -79,5 +83,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

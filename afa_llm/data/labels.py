@@ -59,7 +59,7 @@ class LabelMapping:
         if key is None and (value is None or isinstance(value, str | float)):
             return f"label is missing ({value!r})", "label is missing"
         if key is None:
-            return f"label is a {type(value).__name__}, not a string or number", "label of wrong type"
+            return f"label has type {type(value).__name__}, not string or number", "label of wrong type"
         folded = {known.lower(): known for known in self._class_of}
         near = difflib.get_close_matches(key.lower()[:60], folded, 1, 0.8)
         hint = f"; did you mean {folded[near[0]]!r}?" if near else ""

@@ -2,7 +2,7 @@
 
 Everything here is our choice; the vocabulary lies in assets/data/planted.yaml. The grammar:
 
-    review  = sentences in random order: cue, verdict, filler | joined, filler, filler?       10 to 30 words
+    review  = sentences in random order: cue, verdict, filler | joined, filler, filler?       15 to 32 words
     verdict = a frame with one decisive word ("The soup was exquisite.", "It is a shoddy lamp.")
     cue     = a frame with a day and a company ("I saw it on Friday with friends."); joined = both in one sentence
     filler  = a frame that says nothing of quality ("The menu has 14 pages.")
@@ -83,10 +83,15 @@ def _new_text(split: str, seen: set[str], word: str, domain: str, side: int, rng
     while True:
         text = _compose(word, domain if domain != "any" else rng.choice(sorted(vocabulary()["domains"])), side, rng)
         key = normalised(text)
-        bucket = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") % 10
-        if key not in seen and bucket in HASH_BUCKETS[split]:
+        if key not in seen and split_of(text) == split:
             seen.add(key)
             return text
+
+
+def split_of(text: str) -> str:
+    """The one split a text may stand in: 6 of 10 train, 2 validation, 2 test, by hash of the normalised text."""
+    bucket = hashlib.blake2b(normalised(text).encode(), digest_size=8).digest()[-1] % 10
+    return next(split for split, buckets in HASH_BUCKETS.items() if bucket in buckets)
 
 
 def _compose(word: str, domain: str, side: int, rng: random.Random) -> str:

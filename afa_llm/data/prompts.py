@@ -80,7 +80,7 @@ class PromptBuilder:
         return self._frame is not None
 
     def build(self, example: Example) -> Prompt:
-        """The prompt of a review. Raises UnusableReviewError: no words, control tokens, a chat template that alters it."""
+        """The prompt of a review. Raises UnusableReviewError: no words, control tokens, altered by the chat."""
         if not example.words:
             raise UnusableReviewError("the review has no words", "review without words")
         if self._frame and not self._frame.keeps(example.text):

@@ -98,9 +98,9 @@ def _parse_object(line: str) -> tuple[tuple[str, str] | None, dict[str, Any]]:
     if reason:
         return (reason, "not UTF-8"), {}
     try:
-        value = json.loads(line)
+        value = json.loads(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
-        return (f"not valid JSON: {error.msg} at character {error.colno}", "not valid JSON"), {}
+        return (f"not valid JSON: {error.msg} (character {error.colno})", "not valid JSON"), {}
     except (ValueError, RecursionError) as error:
         return (f"not usable JSON: {error}", "not usable JSON"), {}
     if not isinstance(value, dict):

@@ -181,7 +181,7 @@ def _text(values: dict[str, Any], column: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise BadFieldError(f"text is missing ({value!r})", "text is missing")
     if not isinstance(value, str):
-        raise BadFieldError(f"text is a {type(value).__name__}, not a string", "text of wrong type")
+        raise BadFieldError(f"text has type {type(value).__name__}, not string", "text of wrong type")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:

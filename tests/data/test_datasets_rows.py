@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from afa_llm.data.datasets_rows import read_hub, read_parquet
+from afa_llm.errors import AfaError
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    import huggingface_hub
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """A data set as `datasets` reads one from the hub: a folder with a file for each split."""
+    (tmp_path / "train.jsonl").write_text('{"text": "good", "label": 1}\n{"text": "bad", "label": 0}\n')
+    (tmp_path / "test.jsonl").write_text('{"text": "fine", "label": 1}\n')
+    return str(tmp_path)
+
+
+def test_a_split_is_read_row_by_row(folder: str) -> None:
+    rows = read_hub(folder, None, "train", None)
+    assert [(row.line, row.values["text"]) for row in rows] == [(1, "good"), (2, "bad")]
+    assert rows.columns == ["text", "label"]
+    assert [row.line for row in rows[1:]] == [2]
+
+
+def test_a_missing_split_names_those_there_are(folder: str) -> None:
+    with pytest.raises(AfaError, match="no split 'validation'; there are 'train', 'test'"):
+        read_hub(folder, None, "validation", None)
+
+
+def test_a_missing_subset_names_those_there_are(folder: str) -> None:
+    with pytest.raises(AfaError, match=r"subset 'sst9': BuilderConfig 'sst9' not found. Available: .'default'"):
+        read_hub(folder, "sst9", "train", None)
+
+
+def test_an_unreachable_name_is_neither_local_nor_on_the_hub() -> None:
+    with pytest.raises(AfaError, match=r"no-such/data: neither a local file nor .* reached .*HF_HUB_OFFLINE"):
+        read_hub("no-such/data", None, "train", None)
+
+
+def test_malformed_hub_data_is_not_called_unreachable(folder: str) -> None:
+    Path(folder, "train.jsonl").write_text('{"text": "good", "label": 1}\n{"text": [broken\n')
+    with pytest.raises(AfaError, match="does not load"):
+        read_hub(folder, None, "train", None)
+
+
+def test_parquet_rows_and_its_damage(tmp_path: Path) -> None:
+    import datasets
+
+    good, empty, bad = tmp_path / "good.parquet", tmp_path / "empty.parquet", tmp_path / "bad.parquet"
+    datasets.Dataset.from_list([{"text": "a", "label": 0}, {"text": None, "label": 1}]).to_parquet(str(good))
+    datasets.Dataset.from_dict({"text": [], "label": []}).to_parquet(str(empty))
+    bad.write_bytes(b"PAR1 and then nothing of the kind")
+    assert [(row.line, row.values) for row in read_parquet(good)] == [
+        (1, {"text": "a", "label": 0}),
+        (2, {"text": None, "label": 1}),
+    ]
+    with pytest.raises(AfaError, match="holds no rows"):
+        read_parquet(empty)
+    with pytest.raises(AfaError, match="not a readable parquet file"):
+        read_parquet(bad)

@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from afa_llm.data.quarantine import RAW_CHARACTERS, Quarantine
+from afa_llm.errors import AfaError
+
+
+def test_written_rows_keep_file_line_reason_and_raw(tmp_path: Path) -> None:
+    quarantine = Quarantine()
+    quarantine.add("r.jsonl", 3, "unknown label 'x'", {"text": "häßlich 👍", "label": "x"}, kind="unknown label")
+    quarantine.add("planted/7", None, "90 tokens", "half \ud83d", kind="too long")
+    path = quarantine.write(tmp_path / "deep" / "quarantine.jsonl")
+    assert path is not None
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert rows[0] | {"raw": ""} == {"file": "r.jsonl", "line": 3, "reason": "unknown label 'x'", "raw": ""}
+    assert json.loads(rows[0]["raw"]) == {"text": "häßlich 👍", "label": "x"}
+    assert rows[1]["line"] is None
+    assert rows[1]["raw"] == "half \ud83d"
+    assert [file.name for file in path.parent.iterdir()] == ["quarantine.jsonl"]
+
+
+def test_nothing_is_written_where_nothing_is_bad(tmp_path: Path) -> None:
+    assert Quarantine().write(tmp_path / "q.jsonl") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "q.jsonl"
+    target.write_text("old")
+    quarantine = Quarantine()
+    quarantine.add("f", 1, "reason", "raw")
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        quarantine.write(target)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+def test_raw_text_is_cut_and_says_so() -> None:
+    quarantine = Quarantine()
+    quarantine.add("f", 1, "reason", "x" * 1_000_000)
+    assert len(quarantine.rows[0].raw) < RAW_CHARACTERS + 30
+    assert quarantine.rows[0].raw.endswith("… (1000000 characters)")
+
+
+def test_summary_counts_by_kind_with_the_first_example() -> None:
+    quarantine = Quarantine()
+    for line, label in ((4, "meh"), (9, "bah")):
+        quarantine.add("r.csv", line, f"unknown label {label!r}", {"label": label}, kind="unknown label")
+    quarantine.note("words don't align", 3)
+    summary = quarantine.summary()
+    assert "2 × unknown label; first at r.csv:4: unknown label 'meh'" in summary
+    assert "bah" not in summary
+    assert "3 × words don't align" in summary
+    assert Quarantine().summary() == ""
+
+
+@pytest.mark.parametrize(("bad", "limit", "total", "stops"), [
+    (10, None, 100, False), (11, None, 100, True), (1, None, 3, True), (0, None, 0, False),
+    (5, 5, 6, False), (6, 5, 1000, True), (1, 0, 1000, True), (0, 0, 5, False),
+])  # fmt: skip
+def test_limit(bad: int, limit: int | None, total: int, stops: bool) -> None:
+    quarantine = Quarantine()
+    for line in range(bad):
+        quarantine.add("f.csv", line, "reason", "raw")
+    if not stops:
+        return quarantine.check(limit, total)
+    with pytest.raises(AfaError, match=rf"{bad} of {total} rows are bad(.|\n)*f\.csv:0(.|\n)*data\.max_bad_rows"):
+        quarantine.check(limit, total)

@@ -1,0 +1,222 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from afa_llm.config import Source
+from afa_llm.data.quarantine import Quarantine
+from afa_llm.data.sources import load_examples
+from afa_llm.errors import AfaError
+from afa_llm.records import Example
+
+LABELS: dict[str, tuple[str | int | float | bool, ...]] = {"negative": (0, "neg"), "positive": (1, "pos")}
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def load(path: str, quarantine: Quarantine | None = None, seed: int = 0, **settings: Any) -> list[Example]:
+    return load_examples(
+        Source(path=path, **settings), LABELS, seed=seed, quarantine=Quarantine() if quarantine is None else quarantine
+    )
+
+
+def test_a_good_row_in_every_format(tmp_path: Path) -> None:
+    import datasets
+
+    rows = [{"text": " Fine film. \n", "label": 1}, {"text": "Bad.", "label": 0}]
+    write(tmp_path / "r.jsonl", rows)
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    (tmp_path / "r.csv").write_text('text,label\n" Fine film. \n",1\nBad.,0\n')
+    (tmp_path / "r.tsv").write_text("text\tlabel\n Fine film. \tpos\nBad.\t 0.0 \n")
+    datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "r.parquet"))
+    for name in ("r.jsonl", "r.json", "r.csv", "r.tsv", "r.parquet"):
+        quarantine = Quarantine()
+        examples = load(str(tmp_path / name), quarantine)
+        assert [(e.text, e.label) for e in examples] == [("Fine film.", 1), ("Bad.", 0)], name
+        assert examples[0].words == ((0, 4), (5, 9), (9, 10))
+        assert examples[0].example_id in ("r_train/1", "r_train/2")
+        assert len({e.example_id for e in examples}) == 2
+        assert (quarantine.rows_read, quarantine.rows) == (2, [])
+
+
+def test_every_kind_of_bad_row_is_kept_with_its_reason(tmp_path: Path) -> None:
+    rows: list[Any] = [
+        {"text": "good", "label": 1},
+        {"text": None, "label": 1},
+        {"text": float("nan"), "label": 1},
+        {"text": "", "label": 1},
+        {"text": " \n\t\u3000", "label": 1},
+        {"text": "\u200b\u0000", "label": 1},
+        {"text": 42, "label": 1},
+        {"text": ["a"], "label": 1},
+        {"label": 1},
+        {"text": "no label"},
+        {"text": "odd label", "label": "meh"},
+        {"text": "null label", "label": None},
+        {"text": "half \ud83d", "label": 1},
+        ["a", "list"],
+        {"text": "also good", "label": "1.0", "extra": {"deep": [1]}},
+    ]
+    quarantine = Quarantine()
+    path = write(tmp_path / "r.jsonl", rows)
+    assert [e.example_id for e in load(path, quarantine)] == ["r_train/1", "r_train/15"]
+    reasons = {row.line: row.reason for row in quarantine.rows}
+    assert sorted(reasons) == list(range(2, 15))
+    assert (reasons[2], reasons[3]) == ("text is missing (None)", "text is missing (nan)")
+    assert (reasons[4], reasons[5], reasons[6]) == ("text is empty", "text is empty", "text has no visible character")
+    assert (reasons[7], reasons[8]) == ("text has type int, not string", "text has type list, not string")
+    assert (reasons[9], reasons[10]) == ("no field 'text'", "no field 'label'")
+    assert reasons[11].startswith("unknown label 'meh'; data.labels knows negative: [0, 'neg'], positive: [1, 'pos']")
+    assert reasons[13] == "half of a surrogate pair (U+D83D) at character 6"
+    assert {row.file for row in quarantine.rows} == {path}
+    assert json.loads(quarantine.rows[9].raw) == rows[10]
+    assert quarantine.rows_read == 15
+
+
+def test_unusual_texts_survive_as_they_are(tmp_path: Path) -> None:
+    texts = [
+        "👍",
+        "很好看",
+        "cafe\u0301",
+        "{review} {0} {{x}}",
+        "a\r\nb",
+        "x" * 100_000,
+        "a\0b",
+        '{"text": "nested"}',
+        "ok",
+    ]
+    examples = load(write(tmp_path / "r.jsonl", [{"text": text, "label": 0} for text in texts]))
+    assert [e.text for e in examples] == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("gone.jsonl", {}, r"gone\.jsonl: no such file; did you mean .*good\.jsonl"),
+        ("", {}, r"a folder, not a file; name one of its files: good\.jsonl"),
+        ("notes.txt", {}, "unknown file type; data files end in .jsonl"),
+        (
+            "good.jsonl",
+            {"text_column": "Texts"},
+            "no column 'Texts' .*text_column.; there are text, label; did you mean 'text'",
+        ),
+        ("good.jsonl", {"label_column": "stars"}, "no column 'stars' .*label_column.; there are text, label$"),
+        ("good.jsonl", {"id_column": "id"}, "no column 'id'"),
+        ("good.jsonl", {"rationale_column": "label"}, "rationale_column = label without words_column"),
+        ("bad.jsonl", {}, "not one usable row:\n2 × unknown label"),
+    ],
+)
+def test_what_a_user_can_mend(tmp_path: Path, name: str, settings: dict[str, str], message: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder / "good.jsonl", [{"text": "good", "label": 1}])
+    (folder / "notes.txt").write_text("hello")
+    if name == "bad.jsonl":
+        write(folder / name, [{"text": "a", "label": 7}, {"text": "b", "label": 7}])
+    with pytest.raises(AfaError, match=message):
+        load(str(folder / name), **settings)
+
+
+def test_unknown_builtin_and_split() -> None:
+    with pytest.raises(AfaError, match="there is builtin:planted"):
+        load("builtin:plantd")
+    with pytest.raises(AfaError, match="no split 'dev'; there are train, validation, test"):
+        load("builtin:planted", split="dev")
+
+
+def test_the_planted_data_follow_the_mapping() -> None:
+    plain = load("builtin:planted", split="validation")
+    turned = load_examples(
+        Source(split="validation"), {"good": ("positive",), "bad": ("negative",)}, seed=0, quarantine=Quarantine()
+    )
+    assert [e.label for e in plain] == [1 - e.label for e in turned]
+    assert plain[0].example_id == "planted_validation/1"
+    with pytest.raises(AfaError, match=r"data\.labels lacks 0"):
+        load_examples(Source(), {"a": (1,), "b": (2,)}, seed=0, quarantine=Quarantine())
+
+
+def test_ids_groups_and_repeated_ids(tmp_path: Path) -> None:
+    rows = [
+        {"text": "a", "label": 1, "key": "x1", "src": "web"},
+        {"text": "b", "label": 1, "key": 7, "src": None},
+        {"text": "c", "label": 1, "key": "x1", "src": "web"},
+        {"text": "d", "label": 1, "key": None, "src": 3},
+        {"text": "e", "label": 1, "key": "  "},
+        {"text": "f", "label": 1, "key": True},
+    ]
+    quarantine = Quarantine()
+    examples = load(write(tmp_path / "r.jsonl", rows), quarantine, id_column="key", group_column="src")
+    assert [(e.example_id, e.group) for e in examples] == [("x1", "web"), ("7", "")]
+    assert [row.line for row in quarantine.rows] == [3, 4, 5, 6]
+    assert quarantine.rows[0].reason == "id 'x1' stands in line 1 too"
+
+
+def test_draws_are_seeded_nested_even_and_in_order(tmp_path: Path) -> None:
+    rows = [{"text": f"review {k}", "label": k % 2 if k % 10 else "bad"} for k in range(1000)]
+    path = write(tmp_path / "r.jsonl", rows)
+    lines = [int(e.text.split()[1]) for e in load(path, max_samples=300)]
+    assert len(lines) == 300
+    assert lines == sorted(lines)
+    assert [e.text for e in load(path, max_samples=300)] == [f"review {line}" for line in lines]
+    assert {e.text for e in load(path, max_samples=50)} <= {f"review {line}" for line in lines}
+    assert [e.text for e in load(path, max_samples=300, seed=1)] != [f"review {line}" for line in lines]
+    # Expected 150 of the draw in the first half; three standard deviations of a draw without replacement are 22.
+    assert abs(sum(line < 500 for line in lines) - 150) < 22
+    assert len(load(path, max_samples=5000)) == 900
+
+
+def test_bad_rows_that_were_not_drawn_are_not_counted(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"text": "fine", "label": 1}\n' * 90 + "broken\n" * 10)
+    quarantine = Quarantine()
+    assert len(load(str(path), quarantine, max_samples=20)) == 20
+    assert quarantine.rows_read == 20 + len(quarantine.rows)
+
+
+RATED = {"words_column": "tokens", "rationale_column": "marks"}
+
+
+def rated(tmp_path: Path, tokens: Any, marks: Any, quarantine: Quarantine, **settings: Any) -> Example:
+    row = {"text": "It isn't good.", "label": 0, "tokens": tokens, "marks": marks}
+    return load(write(tmp_path / "r.jsonl", [row]), quarantine, **RATED, **settings)[0]
+
+
+def test_given_words_and_rationales_are_used(tmp_path: Path) -> None:
+    tokens = ["It", "is", "n't", "good", "."]
+    quarantine = Quarantine()
+    example = rated(tmp_path, tokens, [0, 0.25, True, 1, 0], quarantine)
+    assert [example.text[start:end] for start, end in example.words] == tokens
+    assert example.rationale == (0.0, 0.25, 1.0, 1.0, 0.0)
+    assert rated(tmp_path, tokens, [2, 2, 1, 4, 2], quarantine, rationale_neutral=2).rationale == (0, 0, 1, 1, 0)
+    assert rated(tmp_path, json.dumps(tokens), "[0, 0, 0, 1, 0]", quarantine).rationale == (0, 0, 0, 1, 0)
+    assert not quarantine.notes
+
+
+@pytest.mark.parametrize(
+    ("tokens", "marks", "keeps_words", "note"),
+    [
+        (["It", "was", "good"], [0, 0, 1], False, "words don't align"),
+        (None, [1], False, "no list of words"),
+        ([], [], False, "no list of words"),
+        (["It", 3], [0, 1], False, "no list of words"),
+        (["It", "isn't", "good."], [0, 1], True, "not one value per word"),
+        (["It", "isn't", "good."], None, True, "not one value per word"),
+        (["It", "isn't", "good."], [0, 1, 4], True, "values are not numbers in 0..1"),
+        (["It", "isn't", "good."], [0, 1, "1"], True, "values are not numbers in 0..1"),
+        (["It", "isn't", "good."], [0, 1, float("nan")], True, "values are not numbers in 0..1"),
+    ],
+)
+def test_unusable_annotations_cost_the_rationale_not_the_row(
+    tmp_path: Path, tokens: Any, marks: Any, keeps_words: bool, note: str
+) -> None:
+    quarantine = Quarantine()
+    example = rated(tmp_path, tokens, marks, quarantine)
+    assert example.rationale is None
+    expected = ["It", "isn't", "good."] if keeps_words else ["It", "isn't", "good", "."]
+    assert [example.text[start:end] for start, end in example.words] == expected
+    assert [note in what for what in quarantine.notes] == [True]
+    assert quarantine.rows == []
