@@ -17,7 +17,7 @@ from afa_llm.records import MaskSample
 
 ATTENDED, UNATTENDED, RANDOM = 1, -1, 0
 
-# Stands for log 0: finite, because the gradient of logcumsumexp at -inf is NaN. exp(-1e30 - s) is 0 exactly.
+# Stands for log 0. Finite, so that no backward has to take -inf from -inf; exp(-1e30 - s) is 0 exactly.
 _LOG_ZERO = -1e30
 
 

@@ -92,6 +92,13 @@ def test_worked_probability() -> None:
     torch.testing.assert_close(probability, torch.stack([FOCUS_4.new_tensor(0.5 * 0.3 / 0.5), unattended])[None])
 
 
+def test_temperature_flattens() -> None:
+    # Scores log focus / 2: the first draw is proportional to the square root of the focus.
+    scores = mask_scores(FOCUS_4.log()[None], torch.tensor([1]), 2.0)
+    probability = log_prob(torch.tensor([[[3]]]), scores, torch.ones(1, 4).bool()).exp()
+    torch.testing.assert_close(probability, (FOCUS_4.sqrt() / FOCUS_4.sqrt().sum())[3].view(1, 1))
+
+
 def test_equals_the_definition_in_value_and_gradient() -> None:
     generator = torch.Generator().manual_seed(3)
     scores = (torch.randn(3, 2, 7, generator=generator, dtype=torch.float64) * 5).requires_grad_()

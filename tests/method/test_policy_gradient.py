@@ -131,7 +131,7 @@ def test_what_is_left_out_cannot_spoil_the_gradient_and_what_is_kept_must_show()
     kept = torch.tensor([[True, False], [True, True]])
     loss = policy_gradient_sum(log_probability, advantage, kept, torch.tensor([1.0, 0.0]))
     (gradient,) = torch.autograd.grad(loss, log_probability)
-    assert gradient.tolist() == [[-1.0, 0.0], [0.0, 0.0]]
+    assert (loss.item(), gradient.tolist()) == (1.0, [[-1.0, 0.0], [0.0, 0.0]])
     assert policy_gradient_sum(log_probability, advantage, kept, torch.ones(2)).isnan()
 
 
