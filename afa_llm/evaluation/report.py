@@ -91,6 +91,7 @@ def page_content(run: RunFolder) -> dict[str, Any]:
     """Everything the template shows, as text and geometry."""
     results = run.results
     verdicts = [verdict(entry, results.get("confidence", 0.95)) for entry in results.get("headline") or []]
+    scores = report_tables.score_rows(results)
     rows, axis = report_tables.headline_rows(results)
     adversary = ((results.get("run") or {}).get("config") or {}).get("adversary") or {}
     alarms = (adversary.get("auroc_low", ALARMS[0]), adversary.get("auroc_high", ALARMS[1]))
@@ -102,7 +103,8 @@ def page_content(run: RunFolder) -> dict[str, Any]:
         "headline_rows": rows,
         "axis": axis,
         "score_columns": report_tables.SCORE_COLUMNS,
-        "score_rows": report_tables.score_rows(results),
+        "score_rows": scores,
+        "score_blocks": report_tables.score_blocks(scores),
         "group_rows": report_tables.group_rows(results),
         "focus_tables": report_tables.focus_tables(results),
         "curves": training_curves(run.metrics, alarms),

@@ -87,7 +87,7 @@ def _sentence(kind: str, headline: Mapping[str, Any], confidence: float) -> str:
     start = (
         f"Accuracy went from {points(before['value'])} % to {points(after['value'])} %, "
         f"{points(difference['value'], True)} points ({_interval(difference, confidence, True)}; "
-        f"{p_text(headline.get('p_value'))}; {count:,} reviews, {won:,} won and {lost:,} lost). "
+        f"{p_text(headline.get('p_value'))}; {count:,} reviews, of them {won:,} won and {lost:,} lost). "
     )
     return start + _judgement(kind) + _detectable(headline.get("detectable"))
 
