@@ -23,7 +23,7 @@ from afa_llm.evaluation.focus_items import FocusItem, FocusPhase, read_focus_ite
 from afa_llm.evaluation.gallery import SHADES, Shelf, shelves
 from afa_llm.evaluation.prompted_sentiment import ItemRecord, read_items
 from afa_llm.evaluation.training_curves import training_curves
-from afa_llm.evaluation.verdict import Verdict, points, verdict
+from afa_llm.evaluation.verdict import nothing, points, verdict
 from afa_llm.evaluation.visible_text import visible
 
 REPORT = "report.html"
@@ -98,7 +98,7 @@ def page_content(run: RunFolder) -> dict[str, Any]:
     return {
         "run": results.get("run") or {},
         "results": results,
-        "verdicts": verdicts or [Verdict("empty", "Nothing was measured", "The run names no evaluation data.")],
+        "verdicts": verdicts or [nothing("Nothing was measured", "No review was answered in this run.")],
         "headline_mean": results.get("headline_mean"),
         "headline_rows": rows,
         "axis": axis,
