@@ -39,6 +39,8 @@ def calibrate(method: str, log_prob_NC: Floats, prior_MC: Floats | None = None) 
         return divide_by_prior(log_prob_NC, log_prob_NC)
     if method not in ("contextual", "domain"):
         raise AfaError(f"evaluation.calibrations: {method!r} is unknown; set none, contextual, domain or batch")
+    if not len(log_prob_NC):
+        return np.asarray(log_prob_NC, dtype=np.float64)
     if prior_MC is None or not len(prior_MC):
         raise AfaError(f"calibration {method} needs answers to content-free inputs, and there are none")
     return divide_by_prior(log_prob_NC, prior_MC)

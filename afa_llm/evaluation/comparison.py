@@ -124,14 +124,14 @@ def match(before: Sequence[ItemRecord], after: Sequence[ItemRecord]) -> list[tup
 
 def _paired(before_N: Floats, after_N: Floats, templates: int, how: Resampling) -> dict[str, object]:
     change_N = after_N - before_N
-    mean_square = float((change_N**2).mean()) if len(change_N) else 0.0
+    size, square = (float(np.mean(x)) if len(x) else 0.0 for x in (np.abs(change_N), change_N**2))
     return {
         "after": bootstrap_mean(after_N, how.samples, how.confidence, how.seed),
         "difference": paired_difference(before_N, after_N, how.samples, how.confidence, how.seed),
         "p_value": sign_flip(change_N, 1 / templates),
         "won": int((change_N > 1e-9).sum()),
         "lost": int((change_N < -1e-9).sum()),
-        "detectable": minimum_detectable_difference(len(change_N), mean_square, 1 - how.confidence),
+        "detectable": minimum_detectable_difference(len(change_N), size, 1 - how.confidence, mean_square=square),
     }
 
 

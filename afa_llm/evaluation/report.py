@@ -23,7 +23,7 @@ from afa_llm.evaluation.focus_items import FocusItem, FocusPhase, read_focus_ite
 from afa_llm.evaluation.gallery import SHADES, Shelf, shelves
 from afa_llm.evaluation.prompted_sentiment import ItemRecord, read_items
 from afa_llm.evaluation.training_curves import training_curves
-from afa_llm.evaluation.verdict import Verdict, points, verdict
+from afa_llm.evaluation.verdict import nothing, points, verdict
 from afa_llm.evaluation.visible_text import visible
 
 REPORT = "report.html"
@@ -91,18 +91,20 @@ def page_content(run: RunFolder) -> dict[str, Any]:
     """Everything the template shows, as text and geometry."""
     results = run.results
     verdicts = [verdict(entry, results.get("confidence", 0.95)) for entry in results.get("headline") or []]
+    scores = report_tables.score_rows(results)
     rows, axis = report_tables.headline_rows(results)
     adversary = ((results.get("run") or {}).get("config") or {}).get("adversary") or {}
     alarms = (adversary.get("auroc_low", ALARMS[0]), adversary.get("auroc_high", ALARMS[1]))
     return {
         "run": results.get("run") or {},
         "results": results,
-        "verdicts": verdicts or [Verdict("empty", "Nothing was measured", "The run names no evaluation data.")],
+        "verdicts": verdicts or [nothing("Nothing was measured", "No review was answered in this run.")],
         "headline_mean": results.get("headline_mean"),
         "headline_rows": rows,
         "axis": axis,
         "score_columns": report_tables.SCORE_COLUMNS,
-        "score_rows": report_tables.score_rows(results),
+        "score_rows": scores,
+        "score_blocks": report_tables.score_blocks(scores),
         "group_rows": report_tables.group_rows(results),
         "focus_tables": report_tables.focus_tables(results),
         "curves": training_curves(run.metrics, alarms),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +28,14 @@ class HeadlineRow:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A line of the score table, every cell as text. `mark`: better, worse, same, or empty without a comparison."""
+    """A line of the score table; a cell is its text before and after. `mark`: better, worse, same, or empty."""
 
     data_set: str
     template: str
     calibration: str
     headline: bool
     count: int
-    cells: tuple[str, ...]
+    cells: tuple[tuple[str, str], ...]
     change: str
     interval: str
     won_lost: str
@@ -86,6 +86,14 @@ def headline_rows(results: Row) -> tuple[list[HeadlineRow], Axis]:
 def score_rows(results: Row) -> list[ScoreRow]:
     """Every data set, template and calibration."""
     return [_score_row(row, results) for row in results.get("scores") or []]
+
+
+def score_blocks(rows: Sequence[ScoreRow]) -> list[tuple[tuple[str, str], list[ScoreRow]]]:
+    """The rows by data set and template, in their order."""
+    blocks: dict[tuple[str, str], list[ScoreRow]] = {}
+    for row in rows:
+        blocks.setdefault((row.data_set, row.template), []).append(row)
+    return list(blocks.items())
 
 
 def group_rows(results: Row) -> list[tuple[str, str, str, int, str, str]]:
@@ -164,11 +172,11 @@ def _score_row(row: Row, results: Row) -> ScoreRow:
         calibration=row["calibration"],
         headline=row["calibration"] == results.get("headline_calibration"),
         count=row["before"]["count"],
-        cells=tuple(_arrow(_cells(row["before"])[i], _cells(row["after"])[i]) for i in range(len(SCORE_COLUMNS))),
+        cells=tuple(zip(_cells(row["before"]), _cells(row["after"]), strict=True)),
         change=points(_value(difference), True) if difference else "",
         interval=_interval(difference, 100, 1) if difference else "",
         won_lost=f"{test['won']} : {test['lost']}" if test else "",
-        p=p_text(test.get("p_value")) if test else "",
+        p=p_text(test.get("p_value")).removeprefix("p").removeprefix(" =").strip() if test else "",
         mark=_tested_mark(difference, test, 1 - results.get("confidence", 0.95)),
     )
 
@@ -213,7 +221,7 @@ def _value(estimate: Row | None) -> float | None:
 
 
 def _arrow(before: str, after: str) -> str:
-    return f"{before} → {after}" if after else before
+    return f"{before} → {after}" if after not in ("", before) else before
 
 
 def _fixed(value: float | None, signed: bool = False, digits: int = 3) -> str:

@@ -60,7 +60,7 @@ SCHEMA = {
     "headline[].p_value": "exact sign-flip test over reviews",
     "headline[].won": "reviews right under more templates than before",
     "headline[].lost": "reviews right under fewer templates than before",
-    "headline[].detectable": "as above, at the mean squared difference seen",
+    "headline[].detectable": "as above, at the size of changes seen",
     "headline[].train_template.template": "the template trained with; null if it was not measured on this data set",
     "headline[].train_template.before": "estimate: accuracy (Wilson)",
     "headline[].train_template.after": "estimate: accuracy (Wilson)",

@@ -74,20 +74,26 @@ def mean_of_sets(differences: list[Floats], samples: int = 2000, confidence: flo
 
 
 def minimum_detectable_difference(
-    count: int, discordance: float, significance: float = 0.05, power: float = 0.8
+    count: int,
+    discordance: float,
+    significance: float = 0.05,
+    power: float = 0.8,
+    mean_square: float | None = None,
 ) -> float:
-    """The smallest difference in accuracy that McNemar's test finds with probability `power`, as a share (0.02 = 2 %).
+    """The smallest difference in accuracy that a paired test finds with probability `power`, as a share (0.02 = 2 %).
 
     `discordance`: share of items whose answer changes between right and wrong (for accuracies averaged over templates:
-    the mean of the squared differences). Solves Connor (1987), Biometrics 43:
+    the mean size of an item's change, with `mean_square` the mean of its square, which else is the same number).
+    Solves Connor (1987), Biometrics 43, with d = `mean_square`:
         δ·√n = z(1 − α/2)·√d + z(power)·√(d − δ²)
-    NaN where nothing changes, or where even a change all in one direction (δ = d) would not be found.
+    NaN where nothing changes, or where even a change all in one direction (δ = discordance) would not be found.
     """
-    if count <= 0 or discordance <= 0:
+    square = discordance if mean_square is None else mean_square
+    if count <= 0 or discordance <= 0 or square <= 0:
         return math.nan
     z_test, z_power = stats.norm.ppf(1 - significance / 2), stats.norm.ppf(power)
-    a, b = count + z_power**2, z_test * math.sqrt(count * discordance)
-    root = (b + math.sqrt(max(0.0, b**2 - a * (z_test**2 - z_power**2) * discordance))) / a
+    a, b = count + z_power**2, z_test * math.sqrt(count * square)
+    root = (b + math.sqrt(max(0.0, b**2 - a * (z_test**2 - z_power**2) * square))) / a
     return float(root) if root <= discordance else math.nan
 
 

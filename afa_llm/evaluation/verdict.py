@@ -12,11 +12,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kind`: better, worse, noise, unchanged, single (one phase only) or empty. `title` is short."""
+    """`kind`: better, worse, noise, unchanged, single (one phase only) or empty.
+
+    `title` is short, `sentence` complete, `brief` for a list of many.
+    """
 
     kind: str
     title: str
     sentence: str
+    brief: str
 
 
 def verdict(headline: Mapping[str, Any], confidence: float) -> Verdict:
@@ -24,11 +28,21 @@ def verdict(headline: Mapping[str, Any], confidence: float) -> Verdict:
     name = headline.get("data_set") or "the data set"
     before, after, difference = headline.get("before"), headline.get("after"), headline.get("difference")
     if not before or before.get("value") is None:
-        return Verdict("empty", f"Nothing was measured on {name}", "There were no reviews to answer.")
+        return nothing(f"Nothing was measured on {name}", "There were no reviews to answer.")
     if not after or not difference or difference.get("value") is None:
         return _single(name, before, confidence)
     kind = _kind(headline, confidence)
-    return Verdict(kind, _title(kind, name, difference["value"]), _sentence(kind, headline, confidence))
+    title, figures = _title(kind, name, difference["value"]), _figures(headline, confidence)
+    if kind == "unchanged":
+        return Verdict(kind, title, _unchanged(headline), _unchanged(headline))
+    detectable = _detectable(kind, headline.get("detectable"))
+    sentence = f"Accuracy went from {figures}. {_judgement(kind)}{detectable}"
+    return Verdict(kind, title, sentence, f"From {figures}.{detectable if kind == 'noise' else ''}")
+
+
+def nothing(title: str, sentence: str) -> Verdict:
+    """The verdict where there is nothing to judge."""
+    return Verdict("empty", title, sentence, sentence)
 
 
 def points(share: float | None, signed: bool = False) -> str:
@@ -68,28 +82,27 @@ def _title(kind: str, name: str, change: float) -> str:
 
 
 def _single(name: str, before: Mapping[str, Any], confidence: float) -> Verdict:
-    return Verdict(
-        "single",
-        f"Accuracy on {name}: {points(before['value'])} %",
-        f"Measured once, on {before['count']:,} reviews ({_interval(before, confidence, False)}). "
-        "Nothing was trained, so there is nothing to compare.",
+    measured = f"Measured once, on {before['count']:,} reviews ({_interval(before, confidence, False)})."
+    title = f"Accuracy on {name}: {points(before['value'])} %"
+    return Verdict("single", title, f"{measured} Nothing was trained, so there is nothing to compare.", measured)
+
+
+def _unchanged(headline: Mapping[str, Any]) -> str:
+    return (
+        f"Accuracy is {points(headline['before']['value'])} % before and after, and each of the "
+        f"{headline['difference']['count']:,} reviews got as many right answers as before. If the adapter was meant to "
+        "change answers, check that it reached the generator."
     )
 
 
-def _sentence(kind: str, headline: Mapping[str, Any], confidence: float) -> str:
+def _figures(headline: Mapping[str, Any], confidence: float) -> str:
     before, after, difference = headline["before"], headline["after"], headline["difference"]
-    count, won, lost = difference["count"], headline.get("won", 0), headline.get("lost", 0)
-    if kind == "unchanged":
-        return (
-            f"Accuracy is {points(before['value'])} % before and after, and each of the {count:,} reviews got as many "
-            "right answers as before. If the adapter was meant to change answers, check that it reached the generator."
-        )
-    start = (
-        f"Accuracy went from {points(before['value'])} % to {points(after['value'])} %, "
-        f"{points(difference['value'], True)} points ({_interval(difference, confidence, True)}; "
-        f"{p_text(headline.get('p_value'))}; {count:,} reviews, {won:,} won and {lost:,} lost). "
+    return (
+        f"{points(before['value'])} % to {points(after['value'])} %, {points(difference['value'], True)} points "
+        f"({_interval(difference, confidence, True)}; {p_text(headline.get('p_value'))}; "
+        f"{difference['count']:,} reviews, of them {headline.get('won') or 0:,} won "
+        f"and {headline.get('lost') or 0:,} lost)"
     )
-    return start + _judgement(kind) + _detectable(headline.get("detectable"))
 
 
 def _judgement(kind: str) -> str:
@@ -98,10 +111,12 @@ def _judgement(kind: str) -> str:
     return f"This is more than noise: the model answers {kind} than before."
 
 
-def _detectable(smallest: float | None) -> str:
-    if smallest is None:
-        return " So few answers changed that this data set could not have told any such difference from noise."
-    return f" With this many changed answers, a difference under {points(smallest)} points would often go unseen."
+def _detectable(kind: str, smallest: float | None) -> str:
+    if smallest is not None:
+        return f" With this many changed answers, a difference under {points(smallest)} points would often go unseen."
+    if kind == "noise":
+        return " So few answers changed that hardly any difference could have been told from noise."
+    return ""
 
 
 def _interval(estimate: Mapping[str, Any], confidence: float, signed: bool) -> str:

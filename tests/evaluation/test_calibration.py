@@ -44,7 +44,7 @@ def test_extreme_log_probabilities_stay_numbers() -> None:
 
 def test_empty_data_sets_pass_and_missing_priors_do_not() -> None:
     assert calibrate("batch", np.zeros((0, 2))).shape == (0, 2)
-    assert calibrate("contextual", np.zeros((0, 2)), np.zeros((1, 2))).shape == (0, 2)
+    assert calibrate("contextual", np.zeros((0, 2)), np.zeros((0, 2))).shape == (0, 2)
     with pytest.raises(AfaError, match="content-free"):
         calibrate("contextual", np.zeros((3, 2)), np.zeros((0, 2)))
     with pytest.raises(AfaError, match=r"evaluation\.calibrations"):

@@ -119,6 +119,12 @@ def test_minimum_detectable_difference_is_found_as_often_as_it_says() -> None:
     assert 0.72 <= found / 600 <= 0.85  # 0.80 less the exact test's caution; measured 0.78
 
 
+def test_minimum_detectable_difference_of_accuracies_averaged_over_templates() -> None:
+    # 400 reviews, 120 of which change by a third: it is 1/3 of what 400 reviews with 120 changed answers can show
+    averaged = minimum_detectable_difference(400, 0.3 / 3, mean_square=0.3 / 9)
+    assert averaged == pytest.approx(minimum_detectable_difference(400, 0.3) / 3, rel=1e-9)
+
+
 def test_what_cannot_be_detected_is_nan() -> None:
     assert math.isnan(minimum_detectable_difference(60, 0.05))
     assert math.isnan(minimum_detectable_difference(60, 0.0))
