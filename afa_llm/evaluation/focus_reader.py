@@ -24,7 +24,7 @@ from afa_llm.rollouts.generator import ALONE, Team, shared
 
 
 class FocusReader:
-    """The decoder as it is now, asked about fixed prompts. Implements faithfulness.MaskedProbability by being called."""
+    """The decoder as it is now, asked about fixed prompts. Calling it implements faithfulness.MaskedProbability."""
 
     def __init__(
         self,

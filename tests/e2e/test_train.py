@@ -1,0 +1,110 @@
+"""`afa train` on a tiny decoder: the files of a run, the same training in every layout, an exact resume."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SMALL = [
+    "model.dtype=float32",
+    "data.train.max_samples=40",
+    "data.evaluation=[{path: 'builtin:planted', split: test, max_samples: 12}]",
+    "prompts.evaluation=[review_sentiment]",
+    "evaluation.focus_samples=4",
+    "training.reviews_per_step=8",
+    "training.max_steps=6",
+    "training.learning_rate=1e-3",
+    "adversary.warmup_rounds=1",
+    "objective.entropy_weight=0.01",
+]
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def test_a_run_leaves_its_files(afa: Callable, tiny_model: Path, tmp_path: Path) -> None:
+    done = afa("train", f"model.path={tiny_model}", "run.name=one", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "planted_test: accuracy" in done.stdout
+    folder = tmp_path / "runs" / "one"
+    for name in ("config.yaml", "metrics.jsonl", "results.json", "report.html", "adapter/adapter_config.json"):
+        assert (folder / name).stat().st_size > 0
+    results = json.loads((folder / "results.json").read_text())
+    assert results["headline"][0]["before"]["count"] == 12
+    assert results["training"]["steps"] == 6
+    assert len(metrics(folder)) == 6
+    assert len((folder / "items" / "planted_test.jsonl").read_text().splitlines()) == 24
+    assert len((folder / "items" / "focus_planted_test.jsonl").read_text().splitlines()) == 4
+    assert any(tensor.abs().sum() > 0 for name, tensor in adapter(folder).items() if "lora_B" in name)
+
+    again = afa("train", f"model.path={tiny_model}", "run.name=one", *SMALL)
+    assert again.returncode == 2
+    assert "run.overwrite=true" in again.stderr and "Traceback" not in again.stderr
+
+    shown = afa("inspect", "A revolting soup, on Friday.", "--run", str(folder))
+    assert shown.returncode == 0, shown.stderr
+    assert "base" in shown.stdout and "tuned" in shown.stdout and "revolting" in shown.stdout
+
+    measured = afa("evaluate", f"model.path={tiny_model}", "run.name=two", *SMALL, "--adapter", str(folder / "adapter"))
+    assert measured.returncode == 0, measured.stderr
+    other = json.loads((tmp_path / "runs" / "two" / "results.json").read_text())
+    assert other["scores"][0]["after"]["accuracy"] == results["scores"][0]["after"]["accuracy"]
+    assert other["focus"] == results["focus"]
+
+
+@pytest.mark.parametrize(
+    ("quantization", "stage"), [("nf4", 2), pytest.param("nf4", 3, marks=pytest.mark.slow), ("none", 0)]
+)
+def test_two_ranks_train_as_one(afa: Callable, tiny_model: Path, tmp_path: Path, quantization: str, stage: int) -> None:
+    """World 1 with whole batches against world 2 with accumulation, by the real launcher: the same losses and weights."""
+    same = [f"model.path={tiny_model}", f"model.quantization={quantization}", *SMALL, "adversary.replay=0"]
+    alone = afa("train", *same, "run.name=alone")
+    assert alone.returncode == 0, alone.stderr
+    parts = ["training.engine=deepspeed", f"training.zero_stage={stage}", "training.micro_batch_size=2"]
+    both = afa("train", *same, *parts, "run.name=both", ranks=2)
+    assert both.returncode == 0, both.stdout + both.stderr
+    one, two = (metrics(tmp_path / "runs" / name) for name in ("alone", "both"))
+    for row, other in zip(one, two, strict=True):
+        for name in ("task_loss", "reward", "adversary_loss", "grad_norm", "focus_entropy"):
+            # Worst seen 2e-5 (the reward): float32 sums in another order, through Adam.
+            assert other[name] == pytest.approx(row[name], rel=1e-3, abs=1e-4), (row["step"], name)
+    first, second = (adapter(tmp_path / "runs" / name) for name in ("alone", "both"))
+    moved = max(float(t.abs().max()) for name, t in first.items() if "lora_B" in name)
+    assert max(float((first[name] - second[name]).abs().max()) for name in first) < 0.05 * moved
+
+
+def test_resume_ends_bit_equal(afa: Callable, tiny_model: Path, tmp_path: Path) -> None:
+    common = [f"model.path={tiny_model}", *SMALL, "training.checkpoint_every=2", "training.keep_checkpoints=9"]
+    whole = afa("train", *common, "run.name=whole")
+    assert whole.returncode == 0, whole.stderr
+    folder = tmp_path / "runs" / "whole"
+    cut = tmp_path / "runs" / "cut"
+    shutil.copytree(folder, cut)
+    for gone in ("adapter", "checkpoints/step_000004", "checkpoints/step_000006"):
+        shutil.rmtree(cut / gone)
+    resumed = afa("train", *common, "run.name=cut", "run.resume=true")
+    assert resumed.returncode == 0, resumed.stderr
+    first, second = adapter(folder), adapter(cut)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for row, other in zip(metrics(folder), metrics(cut), strict=True):
+        timeless = {k: v for k, v in row.items() if not k.endswith("seconds")}
+        assert timeless == {k: v for k, v in other.items() if not k.endswith("seconds")}
+
+
+def test_another_seed_gives_another_adapter(afa: Callable, tiny_model: Path, tmp_path: Path) -> None:
+    short = [f"model.path={tiny_model}", *SMALL, "training.max_steps=2", "evaluation.focus_samples=0"]
+    for seed in (0, 1):
+        assert afa("train", *short, f"run.name=s{seed}", f"run.seed={seed}").returncode == 0
+    first, second = (adapter(tmp_path / "runs" / f"s{seed}") for seed in (0, 1))
+    assert any((first[name] != second[name]).any() for name in first)

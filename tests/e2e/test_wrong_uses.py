@@ -1,0 +1,56 @@
+"""Wrong uses: one clear message that names the setting, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+LINES = '{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n' * 6
+
+CASES = {
+    "unknown key": (["training.lerning_rate=1"], "training.learning_rate"),
+    "unknown section": (["trainin.epochs=1"], "did you mean training"),
+    "missing config": (["nowhere.yaml"], "nowhere.yaml"),
+    "missing data": (["data.train.path=nowhere.jsonl"], "nowhere.jsonl"),
+    "label not in the mapping": (["data.train.path=odd.jsonl"], "mixed"),
+    "no review slot": (["prompts.file=slotless.yaml", "prompts.train=t", "prompts.evaluation=[t]"], "{review}"),
+    "label words collide": (["prompts.file=collide.yaml", "prompts.train=t", "prompts.evaluation=[t]"], "answers"),
+    "rate outside (0, 1)": (["masking.rate=1.2"], "masking.rate"),
+    "more masks than words": (["data.train.path=short.jsonl", "masking.masks_per_review=40"], "more masks than words"),
+    "ZeRO with one process": (["training.zero_stage=2"], "training.engine=deepspeed"),
+    "unknown template": (["prompts.train=review_sentimant"], "review_sentiment"),
+    "missing model": (["model.path=./no-such-model"], "model.path"),
+    "missing column": (["data.train.path=short.jsonl", "data.train.text_column=body"], "text"),
+    "layer out of range": (["attention.layers=[7]", "data.evaluation=[]"], "attention.layers"),
+}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> None:
+    (tmp_path / "short.jsonl").write_text(LINES)
+    (tmp_path / "odd.jsonl").write_text(LINES.replace('"label": 1', '"label": "mixed"'))
+    (tmp_path / "slotless.yaml").write_text(
+        'templates: {t: {prompt: "Sentiment:", answers: {negative: " bad", positive: " good"}}}'
+    )
+    (tmp_path / "collide.yaml").write_text(
+        'templates: {t: {prompt: "{review} Sentiment:", answers: {negative: " good", positive: " good"}}}'
+    )
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("name", CASES)
+def test_wrong_use(afa: Callable, tiny_model: Path, name: str) -> None:
+    arguments, expected = CASES[name]
+    model = [] if any(a.startswith("model.path") for a in arguments) else [f"model.path={tiny_model}"]
+    done = afa("train", *arguments, *model)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_several_ranks_with_the_plain_engine(afa: Callable, tiny_model: Path) -> None:
+    done = afa("train", f"model.path={tiny_model}", ranks=2)
+    assert done.returncode != 0
+    assert (done.stdout + done.stderr).count("set training.engine=deepspeed") == 1

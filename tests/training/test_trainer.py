@@ -1,0 +1,56 @@
+"""Planned steps, step sizes, means, and the metrics file."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from afa_llm.config import Training
+from afa_llm.training.distributed import World
+from afa_llm.training.metrics import Means, MetricsLog
+from afa_llm.training.trainer import learning_rate, planned_steps
+
+
+def test_planned_steps() -> None:
+    assert planned_steps(Training(reviews_per_step=32, epochs=1), 65) == 3
+    assert planned_steps(Training(reviews_per_step=32, epochs=2.5), 64) == 5
+    assert planned_steps(Training(reviews_per_step=32, epochs=2, max_steps=3), 640) == 3
+    assert planned_steps(Training(reviews_per_step=32, epochs=0.001), 10) == 1
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    settings = Training(learning_rate=1.0, warmup_share=0.1, schedule="cosine")
+    rates = [learning_rate(settings, step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+    linear = Training(learning_rate=1.0, warmup_share=0, schedule="linear")
+    assert learning_rate(linear, 25, 100) == pytest.approx(0.75)
+    assert learning_rate(Training(learning_rate=1.0, warmup_share=0, schedule="constant"), 99, 100) == 1.0
+
+
+def test_means_weigh_reviews_not_batches() -> None:
+    means = Means()
+    means.add("x", torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0]))
+    means.add("x", torch.tensor([8.0, 100.0]), torch.tensor([1.0, 0.0]))
+    assert means.over_ranks(World(0, 1, torch.device("cpu"))) == {"x": pytest.approx(4.0)}
+
+
+def test_metrics_after_a_resume_hold_each_step_once(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 6)
+    for step in range(1, 6):
+        log.write(step, {"loss": float(step), "bad": math.nan})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')  # the process was killed while writing
+    log = MetricsLog(tmp_path, 6, resume_step=3)
+    log.write(4, {"loss": 40.0})
+    log.close()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert rows[0]["bad"] is None and rows[3]["loss"] == 40.0
