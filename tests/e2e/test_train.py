@@ -18,6 +18,7 @@ SMALL = [
     "prompts.evaluation=[review_sentiment]",
     "evaluation.focus_samples=4",
     "training.reviews_per_step=8",
+    "training.epochs=2",
     "training.max_steps=6",
     "training.learning_rate=1e-3",
     "adversary.warmup_rounds=1",
@@ -67,7 +68,7 @@ def test_a_run_leaves_its_files(afa: Callable, tiny_model: Path, tmp_path: Path)
     ("quantization", "stage"), [("nf4", 2), pytest.param("nf4", 3, marks=pytest.mark.slow), ("none", 0)]
 )
 def test_two_ranks_train_as_one(afa: Callable, tiny_model: Path, tmp_path: Path, quantization: str, stage: int) -> None:
-    """World 1 with whole batches against world 2 with accumulation, by the real launcher: the same losses and weights."""
+    """Whole batches on one rank against accumulation on two, by the real launcher: the same losses and weights."""
     same = [f"model.path={tiny_model}", f"model.quantization={quantization}", *SMALL, "adversary.replay=0"]
     alone = afa("train", *same, "run.name=alone")
     assert alone.returncode == 0, alone.stderr

@@ -1,0 +1,34 @@
+# Everything starts from a fresh clone: each target sets up .venv first if it is not there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: demo test test-slow check format clean
+
+demo: $(READY)  ## the whole job on the packaged model and data (CPU, under 10 minutes)
+	$(BIN)/afa demo
+
+test: $(READY)  ## the default tests
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## the tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)  ## format, lint, types, import floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Without an NVIDIA GPU torch's CPU build is enough; tools/setup.sh finds it.
+$(READY): pyproject.toml tools/setup.sh
+	PYTHON=$(PYTHON) bash tools/setup.sh $(VENV)
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache
