@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A virtual environment with afa-llm and its developer tools: tools/setup.sh [folder, default .venv]
-# torch: the build that pip finds first. On a machine without an NVIDIA GPU that would be several GB of CUDA libraries,
-# so a CPU build is taken where one can be had: from pip's configured wheel folders, else from PyTorch's own CPU index.
+# torch: on a machine without an NVIDIA GPU, a wheel from pip's configured folders (find-links) comes first, for that is
+# where a CPU build lies; the default index gives a build with several GB of CUDA libraries, which runs on a CPU too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
@@ -11,9 +11,8 @@ python=${PYTHON:-python3}
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 torch='torch>=2.11,<2.14'
 if [ ! -e /proc/driver/nvidia/version ] && ! command -v nvidia-smi >/dev/null 2>&1; then
-    pip install -q --no-index "$torch" --no-deps 2>/dev/null \
-        || pip install -q "$torch" --index-url https://download.pytorch.org/whl/cpu 2>/dev/null \
-        || echo 'No CPU build of torch found: taking the default build (several GB).' >&2
+    pip install -q --no-index --no-deps "$torch" 2>/dev/null \
+        || echo 'No torch wheel in pip'"'"'s find-links: taking the default build (several GB).' >&2
 fi
 pip install -q -e '.[dev]'
 "$venv/bin/python" -c 'import torch, afa_llm; print("afa-llm is ready, torch", torch.__version__)'

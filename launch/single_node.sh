@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# AFA training on all accelerators of this machine:
+#   launch/single_node.sh CONFIG [section.key=value ...]
+# RANKS=N takes N processes (on a machine without GPU: N processes over gloo). Output and exit code are those of `afa`.
+set -euo pipefail
+if [ $# -lt 1 ]; then
+    echo "usage: [RANKS=N] launch/single_node.sh CONFIG [section.key=value ...]" >&2
+    exit 2
+fi
+arguments=()
+[ -n "${RANKS:-}" ] && arguments+=(--num_accelerators "$RANKS")
+if ! command -v nvidia-smi >/dev/null 2>&1; then
+    export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu} OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    [ -n "${RANKS:-}" ] || arguments+=(--num_accelerators 1)
+fi
+exec deepspeed "${arguments[@]}" --module afa_llm train "$@" training.engine=deepspeed
