@@ -79,6 +79,14 @@ def test_spans_that_overlap_or_leave_the_text_do_not_double_it() -> None:
     assert pieces(empty, empty.before) == (Piece("abc"),)
 
 
+def test_listed_words_are_cut_and_those_in_the_review_are_not() -> None:
+    phase = FocusPhase((1.0,), (0.5, 0.5), 0)
+    long = FocusItem("d", "x", "w" * 300, ((0, 300),), 1, None, phase, None)
+    panel = shelves([long], LABELS, 1)[0].cards[0].panels[0]
+    assert panel.top == (("w" * 29 + "…", 1.0),)
+    assert panel.pieces[0].text == "w" * 300
+
+
 def test_visible() -> None:
     assert visible("a\x00b\x1bc\u202ed\ud800e\x85") == "a\ufffdb\ufffdc\ufffdd\ufffde\ufffd"
     family = "tab\tline\nfeed 👨‍👩‍👧 é ❤️ اُردُو"
