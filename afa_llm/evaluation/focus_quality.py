@@ -209,7 +209,7 @@ def _compare(name: str, before: FocusScores, after: FocusScores | None, how: Res
     row = FocusComparison(
         metric=name,
         before=bootstrap_mean(old_N, how.samples, how.confidence, how.seed),
-        chance_before=_mean(before.chance[name], old_N),
+        chance_before=_mean(before.chance[name]),
         left_out=int(np.isnan(old_N).sum()),
     )
     if after is None:
@@ -217,14 +217,14 @@ def _compare(name: str, before: FocusScores, after: FocusScores | None, how: Res
     new_N = after.values[name]
     paired = {
         "after": bootstrap_mean(new_N, how.samples, how.confidence, how.seed),
-        "chance_after": _mean(after.chance[name], new_N),
+        "chance_after": _mean(after.chance[name]),
         "difference": paired_difference(old_N, new_N, how.samples, how.confidence, how.seed),
     }
     return FocusComparison(**{**vars(row), **paired})
 
 
-def _mean(chance_N: Floats, values_N: Floats) -> float:
-    kept = finite(chance_N[np.isfinite(values_N)])
+def _mean(chance_N: Floats) -> float:
+    kept = finite(chance_N)
     return float(kept.mean()) if len(kept) else math.nan
 
 

@@ -16,6 +16,8 @@ from afa_llm.evaluation.visible_text import visible
 
 SHADES = 10
 TOP_WORDS = 3
+LONGEST_WORD = 30
+"""Where words are listed; in the review itself they stand whole."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,12 @@ def _panel(item: FocusItem, name: str, phase: FocusPhase, labels: Sequence[str])
         prediction=_name(labels, phase.prediction),
         right=_right(item, phase),
         probability=_probability(item, phase),
-        top=tuple((words[word], phase.focus[word]) for word in order),
+        top=tuple((_cut(words[word]), phase.focus[word]) for word in order),
     )
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…"
 
 
 def _name(labels: Sequence[str], label: int) -> str:

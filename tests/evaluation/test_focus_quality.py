@@ -52,6 +52,22 @@ def test_masses_and_their_chance_by_hand() -> None:
     assert set(values) == set(chance) == {metric.name for metric in METRICS}
 
 
+def test_gains_are_positive_where_the_focus_beats_random_words() -> None:
+    def model(reviews, hidden):
+        """Only word 3 decides: p(1) = 0.9 with it, 0.5 without."""
+        positive = np.array([0.5 if 3 in words else 0.9 for words in hidden])
+        return np.log(np.stack([1 - positive, positive], axis=1))
+
+    found = focus_scores([review()] * 30, [np.array([1.0, 1, 1, 9, 1])] * 30, model, FREQUENCIES, (0.2,), seed=0)
+    mean = {name: values.mean() for name, values in found.values.items()}
+    assert mean["comprehensiveness"] == pytest.approx(0.4)
+    assert mean["sufficiency"] == pytest.approx(0.0)
+    # one random word of five is word 3 in a fifth of the reviews: 0.4 · 4/5; standard error 0.03
+    assert mean["comprehensiveness_gain"] == pytest.approx(0.32, abs=0.1)
+    assert mean["sufficiency_gain"] == pytest.approx(0.32, abs=0.1)
+    assert found.chance["comprehensiveness_gain"].tolist() == [0.0] * 30
+
+
 def test_average_precision_by_hand() -> None:
     example = review((0.0, 1.0, 0.0, 0.5, 0.49))  # decisive: words 1 and 3
     # ranks: word 3 first (1/1), word 0, word 1 third (2/3): mean 5/6

@@ -42,6 +42,14 @@ def test_shelves() -> None:
     assert won.cards[0].panels[0].top[0] == ("so", 0.9)
 
 
+def test_a_review_stands_on_one_shelf_only() -> None:
+    items = [item("small loss", 0.6, 0.4, 0.8), item("large loss", 0.9, 0.1, 0.5), item("kept", 0.9, 0.9, 0.1)]
+    _, lost, shifted = shelves(items, LABELS, most=1)
+    assert [card.example_id for card in lost.cards] == ["large loss"]
+    assert [card.example_id for card in shifted.cards] == ["small loss"]
+    assert shifted.found == 2
+
+
 def test_single_phase_shows_the_surest_mistakes() -> None:
     mistakes, sharpest = shelves([item("a", 0.4, None), item("b", 0.1, None), item("c", 0.9, None)], LABELS, 5)
     assert [card.example_id for card in mistakes.cards] == ["b", "a"]
@@ -69,6 +77,14 @@ def test_spans_that_overlap_or_leave_the_text_do_not_double_it() -> None:
     assert [piece.text for piece in pieces(odd, phase)] == ["abcd", "e", "f"]
     empty = FocusItem("d", "x", "abc", (), 0, None, FocusPhase((), (), 0), None)
     assert pieces(empty, empty.before) == (Piece("abc"),)
+
+
+def test_listed_words_are_cut_and_those_in_the_review_are_not() -> None:
+    phase = FocusPhase((1.0,), (0.5, 0.5), 0)
+    long = FocusItem("d", "x", "w" * 300, ((0, 300),), 1, None, phase, None)
+    panel = shelves([long], LABELS, 1)[0].cards[0].panels[0]
+    assert panel.top == (("w" * 29 + "…", 1.0),)
+    assert panel.pieces[0].text == "w" * 300
 
 
 def test_visible() -> None:

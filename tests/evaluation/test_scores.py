@@ -64,6 +64,12 @@ def test_ece_keeps_errors_of_different_bins_apart() -> None:
     assert expected_calibration_error(prob, np.array([1, 0])) == pytest.approx(0.5 * 1.0 + 0.5 * 0.45)
 
 
+def test_ece_bins_are_closed_above() -> None:
+    # 0.6 = 9/15 belongs to the bin below 0.65: two bins, one right and one wrong answer
+    prob = np.array([[0.6, 0.4], [0.65, 0.35]])
+    assert expected_calibration_error(prob, np.array([0, 1])) == pytest.approx(0.5 * 0.4 + 0.5 * 0.65)
+
+
 def test_no_items_give_nan() -> None:
     found = score(np.zeros((0, 2)), np.zeros(0, dtype=int), [])
     assert found.count == 0
