@@ -140,7 +140,7 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
             share_C = np.exp(logprob_C - np.logaddexp.reduce(logprob_C))
             answer = ", ".join(f"{name} {share:.2f}" for name, share in zip(labels, share_C, strict=True))
             console.print(f"[bold]{title}[/bold]  {answer}")
-            console.print(render_focus(prompt.words, focus_W))
+            console.print(render_focus(prompt.words, focus_W.tolist()))
 
 
 def read_run_config(folder: Path) -> Config:
@@ -223,13 +223,16 @@ def _write_results(
     after: Phase | None,
     summary: TrainingSummary | None,
 ) -> None:
-    for title in material.evaluation:
-        both = [item for phase in (before, after) if phase for item in phase.items if item.data_set == title]
-        write_items(folder / "items" / f"{title}.jsonl", both)
-        if title in before.focus:
-            examples = [prompt.example for prompt in material.focus_prompts[title]]
-            items = focus_items(title, examples, before.focus[title], after.focus[title] if after else None)
-            json_files.write_lines(folder / "items" / f"focus_{title}.jsonl", items)
+    place = folder
+    for phase in (before, after):
+        for records in _by_file(phase.items if phase else []):
+            first = records[0]
+            path = json_files.answers_path(place, first.data_set, first.template, first.phase)
+            write_items(path, records)
+    for title in before.focus:
+        examples = [prompt.example for prompt in material.focus_prompts[title]]
+        items = focus_items(title, examples, before.focus[title], after.focus[title] if after else None)
+        json_files.write_lines(json_files.focus_path(place, title), items)
     facts = RunFacts(
         name=config.run.name,
         config=config.model_dump(mode="json"),
@@ -257,6 +260,13 @@ def _write_results(
     )
     json_files.write_json(folder / "results.json", build_results(facts, measured, reading))
     write_report(folder)
+
+
+def _by_file(items: Sequence[ItemRecord]) -> list[list[ItemRecord]]:
+    files: dict[tuple[str, str], list[ItemRecord]] = {}
+    for item in items:
+        files.setdefault((item.data_set, item.template), []).append(item)
+    return list(files.values())
 
 
 def _quarantined(material: Material) -> dict[str, int]:

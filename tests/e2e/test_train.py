@@ -45,7 +45,8 @@ def test_a_run_leaves_its_files(afa: Callable, tiny_model: Path, tmp_path: Path)
     assert results["headline"][0]["before"]["count"] == 12
     assert results["training"]["steps"] == 6
     assert len(metrics(folder)) == 6
-    assert len((folder / "items" / "planted_test.jsonl").read_text().splitlines()) == 24
+    answers = sorted((folder / "items").glob("answers_*.jsonl"))
+    assert [len(path.read_text().splitlines()) for path in answers] == [12, 12]
     assert len((folder / "items" / "focus_planted_test.jsonl").read_text().splitlines()) == 4
     assert any(tensor.abs().sum() > 0 for name, tensor in adapter(folder).items() if "lora_B" in name)
 

@@ -88,7 +88,7 @@ def test_paired_difference_covers_the_truth_as_often_as_it_says() -> None:
         after = np.where(rng.random(300) < 0.2, rng.random(300) < 0.8, before)
         found = paired_difference(before, after, 400, 0.9, seed=trial)
         covered += found.low <= 0.2 * (0.8 - 0.7) <= found.high
-    assert 0.86 <= covered / 400 <= 0.94  # 0.90 ± 2.7 standard errors; measured 0.905
+    assert 0.86 <= covered / 400 <= 0.94  # 0.90 ± 2.7 standard errors
 
 
 def test_mean_of_sets_weighs_sets_alike() -> None:
@@ -103,7 +103,7 @@ def test_mean_of_sets_weighs_sets_alike() -> None:
 def test_sets_are_resampled_independently() -> None:
     one = np.random.default_rng(0).normal(size=400)
     alone, both = mean_of_sets([one], 4000), mean_of_sets([one, one], 4000)
-    # two independent resamples average to an interval narrower by √2; ratio measured 0.713
+    # two independent resamples average to an interval narrower by √2
     assert (both.high - both.low) / (alone.high - alone.low) == pytest.approx(2**-0.5, abs=0.04)
 
 
@@ -123,7 +123,7 @@ def test_minimum_detectable_difference_is_found_as_often_as_it_says() -> None:
         count, [(discordance + delta) / 2, (discordance - delta) / 2, 1 - discordance], size=600
     ):
         found += mcnemar(*_pairs(0, won, lost, count - won - lost)).p_value < 0.05
-    assert 0.72 <= found / 600 <= 0.85  # 0.80 less the exact test's caution; measured 0.78
+    assert 0.72 <= found / 600 <= 0.85  # 0.80 less the exact test's caution
 
 
 def test_minimum_detectable_difference_of_accuracies_averaged_over_templates() -> None:

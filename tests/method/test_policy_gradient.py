@@ -53,7 +53,7 @@ def test_the_expected_score_function_estimate_is_the_gradient_of_the_expected_re
     for m, probability in enumerate(value.detach().exp()):
         loss = policy_gradient_sum(value[m].view(1, 1), REWARD_12[m].view(1, 1), torch.ones(1, 1).bool(), ONE)
         expected -= probability * torch.autograd.grad(loss, logits, retain_graph=True)[0]
-    # Worst case measured: 2e-16.
+    # Both are sums of the same few float64 products.
     torch.testing.assert_close(expected, exact_gradient(logits, face), atol=1e-12, rtol=0)
     assert float(expected.abs().max()) > 0.05
 
@@ -71,7 +71,7 @@ def test_leave_one_out_is_unbiased_over_all_pairs_of_masks(face: int) -> None:
     # One "review" per pair of masks, weighted with its probability; divided by K = 2.
     loss = policy_gradient_sum(pairs, leave_one_out(rewards, faces), kept, pairs.detach().sum(1).exp()) / 2
     (found,) = torch.autograd.grad(loss, logits)
-    # Worst case measured: 2e-16.
+    # Both are sums of the same few float64 products.
     torch.testing.assert_close(-found, exact_gradient(logits, face), atol=1e-12, rtol=0)
 
 
