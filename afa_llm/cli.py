@@ -17,7 +17,9 @@ OVERRIDE_HELP = "settings laid over the file, such as training.epochs=2 masking.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `afa` and `python -m afa_llm`."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # The deepspeed launcher puts --local_rank=N before the verb; the rank is in the environment too.
+    options = _parser().parse_args([a for a in given if not a.startswith("--local_rank=")])
     try:
         options.run(options)
     except AfaError as error:
@@ -51,7 +53,6 @@ def _parser() -> argparse.ArgumentParser:
         "deepspeed --num_gpus 8 --module afa_llm train CONFIG training.engine=deepspeed",
     )
     _takes_config(train)
-    train.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     train.set_defaults(run=_train)
     evaluate = verbs.add_parser(
         "evaluate",
@@ -61,7 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     _takes_config(evaluate)
     evaluate.add_argument("--adapter", type=Path, metavar="DIR", help="a run's adapter/ folder")
-    evaluate.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     evaluate.set_defaults(run=_evaluate)
     report = verbs.add_parser(
         "report",
