@@ -91,7 +91,7 @@ def test_known_curves_come_first_and_all_numbers_are_drawn() -> None:
         {
             "step": s,
             "zeta": 1.0,
-            "adversary": {"auroc": 0.7},
+            "adversary_auroc": 0.7,
             "task_loss": 1 / s,
             "note": "x",
             "ok": True,
@@ -99,11 +99,11 @@ def test_known_curves_come_first_and_all_numbers_are_drawn() -> None:
         }
         for s in (1, 2, 3)
     ]
-    rows[1]["adversary"]["auroc"] = None
+    rows[1]["adversary_auroc"] = None
     found = training_curves(rows, (0.52, 0.98))
     assert {group: [curve.key for curve in curves] for group, curves in found.items()} == {
         "Task": ["task_loss"],
-        "Feedback": ["adversary/auroc"],
+        "Feedback": ["adversary_auroc"],
         "Other": ["zeta"],
     }
     adversary = found["Feedback"][0].chart
