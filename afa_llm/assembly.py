@@ -6,7 +6,7 @@ Data and prompts are built and checked before any model is loaded.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Material:
     focus_prompts: dict[str, list[Prompt]]
     answers: AnswerWords
     filler_ids: tuple[int, ...]
-    quarantine: Quarantine
+    quarantines: dict[str, Quarantine]
     notices: list[str] = field(default_factory=list)
 
 
@@ -54,16 +54,21 @@ def prepare(config: Config, *, training: bool = True) -> Material:
     names = list(dict.fromkeys([config.prompts.train, *config.prompts.evaluation]))
     templates = load_templates(config.prompts.file, names, labels)
     builders = {n: PromptBuilder(tokenizer, t, labels, config.prompts.chat) for n, t in templates.items()}
-    quarantine = Quarantine()
-    train_examples = _examples(config, config.data.train, quarantine) if training else []
-    evaluation = {source.title: _examples(config, source, quarantine) for source in config.data.evaluation}
-    train_prompts = _prompts(config, train_examples, builders[config.prompts.train], quarantine)
-    prompt_sets, focus_prompts = {}, {}
-    for title, examples in evaluation.items():
-        sets = {name: _prompts(config, examples, builders[name], quarantine) for name in names}
+    quarantines: dict[str, Quarantine] = {}
+    train_examples: list[Example] = []
+    train_prompts: list[Prompt] = []
+    if training:
+        source, title = config.data.train, f"train: {config.data.train.title}"
+        train_examples, sets = _load(
+            config, source, title, {config.prompts.train: builders[config.prompts.train]}, quarantines
+        )
+        train_prompts = sets[config.prompts.train]
+    evaluation, prompt_sets, focus_prompts = {}, {}, {}
+    for source in config.data.evaluation:
+        title = source.title
+        evaluation[title], sets = _load(config, source, title, builders, quarantines)
         prompt_sets[title] = [_prompt_set(config, title, n, builders[n], sets[n]) for n in config.prompts.evaluation]
         focus_prompts[title] = sets[config.prompts.train][: config.evaluation.focus_samples]
-    quarantine.check(config.data.max_bad_rows)
     notices = [
         message
         for title, examples in evaluation.items()
@@ -79,7 +84,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
         focus_prompts,
         builders[config.prompts.train].answer_words,
         _filler_ids(config, tokenizer),
-        quarantine,
+        quarantines,
         notices,
     )
     if training:
@@ -133,20 +138,31 @@ def tell(world: World, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _examples(config: Config, source: Source, quarantine: Quarantine) -> list[Example]:
-    return load_examples(source, config.data.labels, seed=config.run.seed, quarantine=quarantine)
-
-
-def _prompts(
-    config: Config, examples: Sequence[Example], builder: PromptBuilder, quarantine: Quarantine
-) -> list[Prompt]:
-    data = config.data
-    prompts = build_prompts(
-        examples, builder, max_tokens=data.max_tokens, too_long=data.too_long, quarantine=quarantine
-    )
-    if examples and not prompts:
-        raise AfaError(f"template {builder.template.name!r}: no review is left:\n{quarantine.summary()}")
-    return prompts
+def _load(
+    config: Config,
+    source: Source,
+    title: str,
+    builders: Mapping[str, PromptBuilder],
+    quarantines: dict[str, Quarantine],
+) -> tuple[list[Example], dict[str, list[Prompt]]]:
+    """Reviews of a source and their prompts by template. What is set aside is checked source by source."""
+    data, found = config.data, Quarantine()
+    examples = load_examples(source, data.labels, seed=config.run.seed, quarantine=found)
+    prompts = {}
+    for name, builder in builders.items():
+        unusable = Quarantine()
+        prompts[name] = build_prompts(
+            examples, builder, max_tokens=data.max_tokens, too_long=data.too_long, quarantine=unusable
+        )
+        found.absorb(unusable)
+        if not prompts[name]:
+            raise AfaError(f"{title}, template {name!r}: no review is left:\n{found.summary()}")
+    try:
+        found.check(data.max_bad_rows)
+    except AfaError as error:
+        raise AfaError(f"{title}: {error}") from None
+    quarantines[title] = found
+    return examples, prompts
 
 
 def _prompt_set(config: Config, title: str, name: str, builder: PromptBuilder, prompts: list[Prompt]) -> PromptSet:

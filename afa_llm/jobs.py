@@ -18,6 +18,7 @@ from afa_llm import assembly
 from afa_llm.assembly import Material, tell
 from afa_llm.config import Config
 from afa_llm.config_loading import dump_config, load_config
+from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.words import split_words
 from afa_llm.errors import AfaError
 from afa_llm.evaluation import json_files
@@ -188,10 +189,14 @@ def _report_data(folder: Path, material: Material, world: World) -> None:
         return
     for notice in material.notices:
         tell(world, notice)
-    written = material.quarantine.write(folder / "quarantine.jsonl")
+    together = Quarantine()
+    for title, quarantine in material.quarantines.items():
+        together.absorb(quarantine)
+        if quarantine.rows or quarantine.notes:
+            tell(world, f"{title}: {quarantine.summary()}")
+    written = together.write(folder / "quarantine.jsonl")
     if written:
-        tell(world, f"rows set aside, see {written}:")
-    tell(world, material.quarantine.summary())
+        tell(world, f"{len(together.rows)} rows set aside, see {written}")
 
 
 def _measure(config: Config, material: Material, decoder: Decoder, world: World, phase: str) -> Phase:
@@ -247,7 +252,7 @@ def _write_results(
         before=before.items,
         after=after.items if after else None,
         focus={t: (scores, after.focus[t][1] if after else None) for t, (_, scores) in before.focus.items()},
-        quarantined=_quarantined(material),
+        quarantined={title: len(found.rows) for title, found in material.quarantines.items()},
         training=asdict(summary) if summary else None,
     )
     settings = config.evaluation
@@ -267,13 +272,6 @@ def _by_file(items: Sequence[ItemRecord]) -> list[list[ItemRecord]]:
     for item in items:
         files.setdefault((item.data_set, item.template), []).append(item)
     return list(files.values())
-
-
-def _quarantined(material: Material) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in material.quarantine.rows:
-        counts[row.file] = counts.get(row.file, 0) + 1
-    return counts
 
 
 def summary_lines(folder: Path) -> list[str]:

@@ -50,6 +50,13 @@ class Quarantine:
             text = f"{text[:RAW_CHARACTERS]}… ({len(text)} characters)"
         self.rows.append(BadRow(file, line, reason, text, kind or reason))
 
+    def absorb(self, other: Quarantine) -> None:
+        """Take over another's rows, each place once (a review may fail under several templates), notes and count."""
+        known = {row.place for row in self.rows}
+        self.rows += [row for row in other.rows if row.place not in known]
+        self.notes += other.notes
+        self.rows_read += other.rows_read
+
     def note(self, what: str, count: int = 1) -> None:
         self.notes[what] += count
 

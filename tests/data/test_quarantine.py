@@ -68,3 +68,16 @@ def test_limit(bad: int, limit: int | None, total: int, stops: bool) -> None:
         return quarantine.check(limit, total)
     with pytest.raises(AfaError, match=rf"{bad} of {total} rows are bad(.|\n)*f\.csv:0(.|\n)*data\.max_bad_rows"):
         quarantine.check(limit, total)
+
+
+def test_absorbing_takes_each_place_once_and_adds_up() -> None:
+    whole, one, other = Quarantine(), Quarantine(rows_read=3), Quarantine(rows_read=2)
+    one.add("a.jsonl", 4, "too long", "x")
+    one.note("cut")
+    other.add("a.jsonl", 4, "too long under another template", "x")
+    other.add("b.jsonl", 4, "too long", "y")
+    other.note("cut")
+    whole.absorb(one)
+    whole.absorb(other)
+    assert [row.place for row in whole.rows] == ["a.jsonl:4", "b.jsonl:4"]
+    assert whole.notes["cut"] == 2 and whole.rows_read == 5
