@@ -104,6 +104,10 @@ def _capture(
     if unknown:
         family = type(module).__name__
         raise AfaError(f"model.path: {family} adds {', '.join(unknown)} to its attention, which the focus cannot read")
+    if getattr(module, "is_causal", True) is False:
+        raise AfaError(
+            f"model.path: {type(module).__name__} looks at later tokens too; choose a decoder (causal language model)"
+        )
     layer = getattr(module, "layer_idx", None)
     if request is None or layer is None or layer not in request.layers:
         return

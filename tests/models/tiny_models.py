@@ -19,8 +19,8 @@ VOCABULARY = 300
 DEPTH = 3
 COMMON = {
     "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
+    "hidden_size": 64,
+    "intermediate_size": 128,
     "num_hidden_layers": DEPTH,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -39,7 +39,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma3_text": {"head_dim": 16, "sliding_window": 7, "query_pre_attn_scalar": 24},
     "phi3": {"num_key_value_heads": 4},
     "gpt2": {"scale_attn_by_inverse_layer_idx": True, **GPT2},
-    "qwen3_moe": {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    "qwen3_moe": {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
     "olmo2": {},
 }
 
@@ -61,7 +61,7 @@ def tiny_model(family: str, implementation: str | None = None, seed: int = 0, **
         with torch.no_grad():  # fresh weights are so small that all attention is near uniform: tests would see little
             for name, parameter in model.named_parameters():
                 if parameter.dim() > 1 and "embed" not in name:
-                    parameter.mul_(6)
+                    parameter.mul_(5)
     return model.eval()
 
 
