@@ -4,7 +4,7 @@ and peft.
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from afa_llm.config import Lora, Model
 from afa_llm.config_loading import resolve_builtin
 from afa_llm.errors import AfaError
 from afa_llm.models import attention_capture
+from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
+from afa_llm.models.load_failures import check_complete, first_reason, unloadable
 
 
 def model_location(path: str) -> str:
@@ -26,12 +28,11 @@ def load_tokenizer(settings: Model) -> Any:
     """The model's tokenizer, left-padding, with a padding token. Raises AfaError where there is none."""
     from transformers import AutoTokenizer
 
+    where = model_location(settings.path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            model_location(settings.path), revision=settings.revision, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise AfaError(_unloadable(settings, "tokenizer", error)) from None
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
+    except Exception as error:  # a broken file breaks in any way, down to Rust's plain Exception
+        raise AfaError(unloadable(settings.path, "tokenizer", error)) from error
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -43,29 +44,36 @@ def load_tokenizer(settings: Model) -> Any:
 def load_base(settings: Model, device: torch.device) -> nn.Module:
     """The decoder with frozen weights on `device`, safetensors only, no remote code, attention rows ready.
 
-    Raises AfaError: not found, no safetensors, remote code wanted, no causal LM, kernels missing.
+    Raises AfaError: not found, no safetensors, remote code wanted, no causal LM, kernels missing, weights missing or of
+    another shape than config.json says (transformers would draw the missing ones at random).
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     attention_capture.register()
     where = model_location(settings.path)
     dtype = getattr(torch, settings.dtype)
+    family = "its family"
     try:
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
+        family = f"model type {config.model_type}"
         eager = settings.attention == "eager" or attention_capture.needs_eager(config.get_text_config())
-        model = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(
             where,
             revision=settings.revision,
             config=config,
             dtype=dtype,
-            attn_implementation=attention_capture.CAPTURE_EAGER if eager else attention_capture.CAPTURE,
+            attn_implementation=CAPTURE_EAGER if eager else CAPTURE,
             quantization_config=_quantization(settings, dtype),
             device_map={"": device},
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told by check_complete, with names
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise AfaError(_unloadable(settings, "model", error)) from None
+    except Exception as error:  # as above
+        raise AfaError(unloadable(settings.path, "model", error, family)) from error
+    model, loaded = found
+    check_complete(model, loaded, settings.path)
     keep_cpu_weights_unpacked(model)
     model.requires_grad_(False)
     model.config.use_cache = False
@@ -79,27 +87,39 @@ def attach_lora(model: nn.Module, settings: Lora, *, seed: int, gradient_checkpo
     """
     from peft import LoraConfig, get_peft_model
 
-    targets = settings.target_modules
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft divides it by the rank, a float is fine
         lora_dropout=settings.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=_targets(model, settings),
         task_type="CAUSAL_LM",
     )
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        try:
-            adapted = get_peft_model(model, config)
-        except ValueError as error:
-            names = sorted({n.split(".")[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
-            raise AfaError(
-                f"lora.target_modules = {targets}: {str(error).splitlines()[0][:160]}; "
-                f"linear modules of this model are {', '.join(names)}"
-            ) from None
-    return adapted
+        adapted = get_peft_model(model, config)
+    return adapted.eval()  # peft leaves the base in eval and its own modules in training mode
+
+
+def _targets(model: nn.Module, settings: Lora) -> str | list[str]:
+    """What to adapt, in peft's words. Peft would pass over a name that fits nothing while another one does."""
+    from transformers.pytorch_utils import Conv1D
+
+    given = settings.target_modules
+    if given == "all-linear":
+        return given
+    wanted = [given] if isinstance(given, str) else list(given)
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    wrong = [name for name in wanted if not any(f".{each}".endswith(f".{name}") for each in linear)]
+    if wrong or not wanted:
+        leaves = sorted({name.split(".")[-1] for name in linear})
+        raise AfaError(
+            f"lora.target_modules = {given if isinstance(given, str) else wanted}: "
+            f"{'no linear module is called ' + ', '.join(wrong) if wrong else 'names none'}; "
+            f"this model has {', '.join(leaves)} (or set all-linear)"
+        )
+    return wanted
 
 
 def save_adapter(model: nn.Module, folder: Path) -> None:
@@ -108,28 +128,46 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
     Under ZeRO-3 call it inside gathered parameters. Raises RuntimeError where a weight is missing or empty: an adapter
     without its weights once passed for a good one in a peer.
     """
-    from safetensors import safe_open
-
     model.save_pretrained(str(folder), safe_serialization=True)  # type: ignore[operator]
-    expected = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
-        saved = sum(int(torch.tensor(weights.get_slice(k).get_shape()).prod()) for k in weights.keys())  # noqa: SIM118
-    if saved < expected or saved == 0:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    expected = sum(getattr(p, "ds_numel", p.numel()) for p in trained)  # ds_numel: what ZeRO-3 has taken away
+    shapes = _saved_shapes(folder)
+    saved = sum(math.prod(shape) for shape in shapes.values())
+    if saved < expected or len(shapes) < len(trained) or not all(math.prod(shape) for shape in shapes.values()):
         raise RuntimeError(f"{folder}: adapter holds {saved} of {expected} trained numbers; nothing may use it")
 
 
 def load_adapter(base: nn.Module, folder: Path, *, trainable: bool = False) -> nn.Module:
     """The base with a saved adapter. Raises AfaError where the folder holds none or it does not fit the base."""
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
     if not (folder / "adapter_config.json").exists() or not (folder / "adapter_model.safetensors").exists():
         raise AfaError(
             f"{folder}: no adapter here; name a folder with adapter_config.json and adapter_model.safetensors"
         )
     try:
-        return PeftModel.from_pretrained(base, str(folder), is_trainable=trainable, use_safetensors=True)
-    except (RuntimeError, ValueError, OSError, json.JSONDecodeError) as error:
-        raise AfaError(f"{folder}: the adapter does not fit the model: {str(error).splitlines()[0][:200]}") from None
+        adapted = PeftModel.from_pretrained(base, str(folder), is_trainable=trainable, use_safetensors=True)
+        saved = _saved_shapes(folder)
+    except Exception as error:  # a broken file of a user's breaks in any way
+        raise AfaError(f"{folder}: the adapter cannot be put on this model: {first_reason(error)}") from error
+    wanted = {name: tuple(weight.shape) for name, weight in get_peft_model_state_dict(adapted).items()}
+    for names, what in (
+        (wanted.keys() - saved, "has no weights for"),
+        (saved.keys() - wanted, "has weights too many:"),
+    ):
+        if names:  # peft warns and goes on with a fresh adapter
+            raise AfaError(
+                f"{folder}: the adapter does not fit the model: it {what} {min(names)} ({len(names)} in all); load the "
+                "model it was trained on"
+            )
+    return adapted.eval()
+
+
+def _saved_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+        return {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
 
 
 def keep_cpu_weights_unpacked(model: nn.Module) -> None:
@@ -156,16 +194,3 @@ def _quantization(settings: Model, dtype: torch.dtype) -> Any:
             bnb_4bit_quant_storage=getattr(torch, settings.quant_storage),
         )
     return BitsAndBytesConfig(load_in_8bit=True) if settings.quantization == "int8" else None
-
-
-def _unloadable(settings: Model, what: str, error: Exception) -> str:
-    text = str(error)
-    first = text.splitlines()[0][:240] if text else type(error).__name__
-    if "trust_remote_code" in text:
-        return (
-            f"model.path = {settings.path}: this {what} wants to run code from its repository, which afa-llm never "
-            "does; choose a family that transformers ships"
-        )
-    if "safetensors" in text:
-        return f"model.path = {settings.path}: no safetensors weights; convert them first (pickled ones are refused)"
-    return f"model.path = {settings.path}: the {what} cannot be loaded: {first}"

@@ -99,13 +99,18 @@ def _capture(
     extras: dict[str, Any],
 ) -> None:
     request: RowRequest | None = extras.pop("attention_rows", None)
-    layer = getattr(module, "layer_idx", None)
-    if request is None or layer is None or layer not in request.layers:
-        return
+    # In every layer, captured or not: SDPA would leave attention sinks out without a word.
     unknown = [name for name in ("position_bias", "s_aux") if extras.get(name) is not None]
     if unknown:
         family = type(module).__name__
         raise AfaError(f"model.path: {family} adds {', '.join(unknown)} to its attention, which the focus cannot read")
+    if getattr(module, "is_causal", True) is False:
+        raise AfaError(
+            f"model.path: {type(module).__name__} looks at later tokens too; choose a decoder (causal language model)"
+        )
+    layer = getattr(module, "layer_idx", None)
+    if request is None or layer is None or layer not in request.layers:
+        return
     row_BHT = attention_row(query, key, mask, request.position, scaling, extras.get("softcap"))
     if request.closed:
         return

@@ -9,7 +9,7 @@ Legend: B rows, T tokens, L captured layers, H query heads, D hidden size, C lab
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -34,7 +34,12 @@ class Decoder:
         self.forward: Callable[..., Any] = model
         self.may_stop_early = True
         self._hidden: torch.Tensor | None = None
-        model.get_output_embeddings().register_forward_pre_hook(self._keep_hidden)  # type: ignore[operator]
+        output_layer = model.get_output_embeddings()  # type: ignore[operator]
+        if output_layer is None:
+            raise AfaError(
+                f"model.path: {self._family()} has no output layer; choose a decoder (causal language model)"
+            )
+        output_layer.register_forward_pre_hook(self._keep_hidden)
 
     @property
     def device(self) -> torch.device:
@@ -63,8 +68,9 @@ class Decoder:
 
     @contextmanager
     def base(self) -> Iterator[None]:
-        """The frozen base model: the adapter is off inside."""
-        with self.model.disable_adapter():  # type: ignore[operator]
+        """The frozen base model: the adapter is off inside. A bare model is its own base."""
+        disable = getattr(self.model, "disable_adapter", nullcontext)
+        with disable():
             yield
 
     @contextmanager
@@ -83,7 +89,7 @@ class Decoder:
         logits = self._call(view, request, keep)
         if self._hidden is None:
             raise AfaError(f"model.path: {type(self.model).__name__} has an output layer that is never called")
-        hidden_BD, self._hidden = self._hidden[:, 0], None
+        hidden_BD, self._hidden = self._hidden[:, -keep], None
         return logits, self._rows(request), hidden_BD
 
     def _request(self, view: View, position: int | None = None, stop_after: int | None = None) -> RowRequest:
@@ -102,7 +108,7 @@ class Decoder:
             )
         finally:
             request.closed = True
-        return output.logits
+        return output.logits[:, -keep:]  # a family that ignores logits_to_keep gives all
 
     def _rows(self, request: RowRequest) -> torch.Tensor:
         missing = sorted(request.layers - request.found.keys())

@@ -1,0 +1,93 @@
+"""What can be wrong with the files of a model, in words a user can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from afa_llm.errors import AfaError
+from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
+
+DECODERS = "choose a decoder family such as Llama, Mistral, Qwen, Gemma, Phi or GPT-2"
+
+
+def unloadable(path: str, what: str, error: Exception, family: str = "its family") -> str:
+    """The message for a `model.path` whose model or tokenizer transformers could not load."""
+    text, start = str(error), f"model.path = {path}:"
+    if "trust_remote_code" in text:
+        return f"{start} this {what} wants to run code from its repository, which afa-llm never does; {DECODERS}"
+    if "no file named model.safetensors" in text:
+        return f"{start} no safetensors weights; convert them first (pickled ones are refused)"
+    if isinstance(error, KeyError) and error.args in ((CAPTURE,), (CAPTURE_EAGER,)):
+        return f"{start} {family} brings attention kernels of its own, which afa-llm cannot read; {DECODERS}"
+    if "Unrecognized configuration class" in text:
+        return f"{start} {family} is no causal language model; {DECODERS}"
+    if not Path(path).is_dir() and (path.count("/") > 1 or path.startswith(("/", ".", "~"))):
+        return f"{start} no such folder; name a folder with a {what}, a hub name, or builtin:pocket"
+    return f"{start} the {what} cannot be loaded: {first_reason(error)}"
+
+
+def check_complete(model: nn.Module, loaded: Mapping[str, Any], path: str) -> None:
+    """Raises AfaError unless every weight came from the files, in the shape that config.json says.
+
+    Transformers draws missing weights at random, and 4-bit packing hides a wrong shape. `loaded`: its loading report.
+    """
+    missing = set(loaded["missing_keys"])
+    if missing:
+        raise AfaError(
+            f"model.path = {path}: its files lack {len(missing)} weights that config.json asks for, such as "
+            f"{min(missing)}; name a complete causal language model"
+        )
+    wrong = [(name, tuple(found), tuple(wanted)) for name, found, wanted in loaded["mismatched_keys"]]
+    for name, found, wanted in sorted(wrong) + _misfits(model):
+        raise AfaError(
+            f"model.path = {path}: {name} has shape {list(found)}, config.json says {list(wanted)}; the files do not "
+            "belong together"
+        )
+    _refuse_torn_blocks(model)
+
+
+def first_reason(error: Exception) -> str:
+    """The first line that says something, with the kind of error where the words alone would puzzle."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Error(s) in loading"):
+        del lines[0]
+    reason = lines[0][:240] if lines else ""
+    clear = isinstance(error, OSError | ValueError | RuntimeError) and reason
+    return reason if clear else f"{type(error).__name__}: {reason}"
+
+
+def _misfits(model: nn.Module) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """Quantised weights of another shape than their module: (name, found, wanted)."""
+    import bitsandbytes as bnb
+
+    found: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+    for name, module in model.named_modules():
+        if isinstance(module, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt):
+            weight: Any = module.weight
+            shape = tuple(weight.quant_state.shape if isinstance(module, bnb.nn.Linear4bit) else weight.shape)
+            wanted = (module.out_features, module.in_features)
+            if shape != wanted:
+                found.append((f"{name}.weight", shape, wanted))
+    return found
+
+
+def _refuse_torn_blocks(model: nn.Module) -> None:
+    """The processor kernel of bitsandbytes 0.50 takes the scale of the wrong block where blocks cross rows.
+
+    Dequantised weights were 27 to 40 percent off then, instead of 9.
+    """
+    import bitsandbytes as bnb
+
+    for name, module in model.named_modules():
+        if isinstance(module, bnb.nn.Linear4bit) and module.weight.device.type == "cpu":
+            weight: Any = module.weight
+            if module.in_features % weight.quant_state.blocksize:
+                raise AfaError(
+                    f"model.quantization = nf4: without a GPU, bitsandbytes misreads 4-bit weights whose rows are no "
+                    f"multiple of {weight.quant_state.blocksize} ({name} has rows of {module.in_features}); set "
+                    "model.quantization=int8 or none"
+                )
