@@ -60,6 +60,7 @@ def _hint(section: type[BaseModel], key: str, prefix: str) -> str:
         return f"did you mean {' or '.join(elsewhere)}?"
     before = f"{prefix}." if prefix else ""
     near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.5)
+    near = near or [name for name in section.model_fields if len(key) > 2 and key in name]
     if near:
         return f"did you mean {before}{near[0]}?"
     return f"known are {', '.join(section.model_fields)}"
