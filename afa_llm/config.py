@@ -19,9 +19,13 @@ class Section(BaseModel):
 
 
 class Run(Section):
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the run under output_dir")
+    name: str = Field(
+        "run",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="folder of the run under output_dir: letters, digits, . _ -",
+    )
     output_dir: str = Field("runs", description="folder that holds all runs")
-    seed: int = Field(0, ge=0, description="seed of LoRA, adversary, masks and the order of reviews")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of LoRA, adversary, masks and the order of reviews")
     threads: int = Field(1, ge=1, description="CPU threads of each process")
     overwrite: bool = Field(False, description="replace an earlier run of the same name; else refuse")
     resume: bool = Field(False, description="continue a run of the same name from its newest good checkpoint")
@@ -156,7 +160,7 @@ class Objective(Section):
     task_scope: Literal["vocabulary", "labels"] = Field(
         "labels", description="cross-entropy over the whole vocabulary, or between the answers of the labels"
     )
-    policy_gradient_weight: float = Field(0.2, ge=0, description="λ")
+    policy_gradient_weight: float = Field(0.2, ge=0, description="λ: weight of the policy gradient of the masks")
     entropy_weight: float = Field(0.0, ge=0, description="β: reward for a spread focus")
     kl_weight: float = Field(0.0, ge=0, description="κ: KL(base ‖ tuned) of the next token on the clean prompt")
     masked_task_weight: float = Field(0.0, ge=0, description="weight of the cross-entropy on one masked view")
@@ -181,7 +185,7 @@ class Training(Section):
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept")
     log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
     max_skipped_steps: int = Field(5, ge=0, description="non-finite steps in a row before the run stops")
-    timeout_minutes: float = Field(30, gt=0, description="longest wait for another rank")
+    timeout_minutes: float = Field(30.0, gt=0, description="longest wait for another rank")
 
 
 class Rollouts(Section):

@@ -10,8 +10,17 @@ if TYPE_CHECKING:
 
 def contradictions(config: Config) -> list[str]:
     """All contradictions of a configuration, each `field = value: why; fix`. Empty where there are none."""
-    checks = (_masks, _labels, _engine, _quantization, _evaluation)
+    checks = (_model, _masks, _adversary, _labels, _optimizer, _engine, _quantization, _evaluation)
     return [message for check in checks for message in check(config)]
+
+
+def _model(config: Config) -> list[str]:
+    found = []
+    if config.attention.layers == ():
+        found.append("attention.layers = []: the focus is read in one layer at least; name one, or set last_half")
+    if config.lora.target_modules == ():
+        found.append("lora.target_modules = []: nothing would be trained; name modules, or set all-linear")
+    return found
 
 
 def _masks(config: Config) -> list[str]:
@@ -41,6 +50,16 @@ def _masks(config: Config) -> list[str]:
     return found
 
 
+def _adversary(config: Config) -> list[str]:
+    adversary = config.adversary
+    if adversary.auroc_low < adversary.auroc_high:
+        return []
+    return [
+        f"adversary.auroc_low = {adversary.auroc_low}: not below adversary.auroc_high = {adversary.auroc_high}, every "
+        "round would alarm; set a lower one"
+    ]
+
+
 def _labels(config: Config) -> list[str]:
     found: list[str] = []
     seen: dict[str, str] = {}
@@ -57,6 +76,13 @@ def _labels(config: Config) -> list[str]:
                 )
             seen[str(value)] = name
     return found
+
+
+def _optimizer(config: Config) -> list[str]:
+    betas = config.training.betas
+    if all(0 <= beta < 1 for beta in betas):
+        return []
+    return [f"training.betas = {list(betas)}: decay rates are at least 0 and below 1; such as [0.9, 0.95]"]
 
 
 def _engine(config: Config) -> list[str]:
@@ -92,6 +118,9 @@ def _evaluation(config: Config) -> list[str]:
         found.append(
             f"evaluation.focus_fractions = {list(evaluation.focus_fractions)}: shares of words lie between 0 and 1"
         )
+    templates = config.prompts.evaluation
+    for name in sorted({t for t in templates if templates.count(t) > 1}):
+        found.append(f"prompts.evaluation = {list(templates)}: names {name!r} twice; leave one out")
     titles = [source.title for source in config.data.evaluation]
     for title in sorted({t for t in titles if titles.count(t) > 1}):
         found.append(f"data.evaluation: two data sets are called {title!r}; give each its own name")

@@ -129,11 +129,10 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
     without its weights once passed for a good one in a peer.
     """
     model.save_pretrained(str(folder), safe_serialization=True)  # type: ignore[operator]
-    trained = [p for p in model.parameters() if p.requires_grad]
-    expected = sum(getattr(p, "ds_numel", p.numel()) for p in trained)  # ds_numel: what ZeRO-3 has taken away
-    shapes = _saved_shapes(folder)
-    saved = sum(math.prod(shape) for shape in shapes.values())
-    if saved < expected or len(shapes) < len(trained) or not all(math.prod(shape) for shape in shapes.values()):
+    expected = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    sizes = [math.prod(shape) for shape in _saved_shapes(folder).values()]
+    saved = sum(sizes)
+    if saved < expected or 0 in sizes or not sizes:  # parameters that ZeRO-3 took away have no elements
         raise RuntimeError(f"{folder}: adapter holds {saved} of {expected} trained numbers; nothing may use it")
 
 

@@ -1,0 +1,92 @@
+"""What is wrong with a configuration, one line for each setting: field, value, what it should be, what it means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from afa_llm.config_fields import ROOT, Place, sections
+
+SHOWN = 80  # characters of a value that a message repeats
+
+
+def misread(values: Mapping[str, Any]) -> dict[str, str]:
+    """Messages by field that pydantic would not give: unknown keys, and true or false where a number is wanted."""
+    return _misread(ROOT, values, "")
+
+
+def explain(error: ValidationError, values: Mapping[str, Any]) -> dict[str, str]:
+    """Messages by field. Contradictions between settings stand under an empty field, one line each."""
+    found: dict[str, str] = {}
+    for problem in error.errors():
+        name, place, value = _locate(problem["loc"], values)
+        if "[key]" in problem["loc"]:
+            field, _, key = name.rpartition(".")
+            found[name] = f"{field}: the name {key} should be text; put it in quotes"
+        elif name:
+            found.setdefault(name, _wrong(name, place, value, problem["type"]))
+        else:
+            found[""] = problem["msg"].removeprefix("Value error, ")
+    return found
+
+
+def _misread(place: Place, value: Any, name: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if isinstance(value, bool) and any(kind in (int, float) for kind in place.choices) and bool not in place.choices:
+        found[name] = _wrong(name, place, value, "")
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            inner_name = f"{name}.{key}" if name else str(key)
+            under = place.inner(str(key))
+            if under:
+                found |= _misread(under, inner, inner_name)
+            elif place.section:
+                found[inner_name] = f"{inner_name}: unknown setting; {_hint(place.section, str(key), name)}"
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            under = place.inner(index)
+            found |= _misread(under, inner, f"{name}.{index}") if under else {}
+    return found
+
+
+def _hint(section: type[BaseModel], key: str, prefix: str) -> str:
+    elsewhere = [
+        f"{where}.{key}" for where, other in sections() if where != prefix and other.section and other.inner(key)
+    ]
+    if elsewhere:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    before = f"{prefix}." if prefix else ""
+    near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.5)
+    near = near or [name for name in section.model_fields if len(key) > 2 and key in name]
+    if near:
+        return f"did you mean {before}{near[0]}?"
+    return f"known are {', '.join(section.model_fields)}"
+
+
+def _locate(location: tuple[Any, ...], values: Mapping[str, Any]) -> tuple[str, Place, Any]:
+    """The smallest part that has one type: an entry of a list, but the whole of a setting with several types."""
+    place, value, names = ROOT, values, []
+    for part in location:
+        inner = place.inner(part)
+        several = len(place.choices) > 1
+        entries = range(len(value)) if isinstance(value, list | tuple) else value if isinstance(value, Mapping) else ()
+        if inner is None or several or part not in entries:
+            break  # what follows is pydantic's name for a branch of a union
+        place, value = inner, value[part]
+        names.append(str(part))
+    return ".".join(names), place, value
+
+
+def _wrong(name: str, place: Place, value: Any, problem: str) -> str:
+    shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    shown = shown if len(shown) < SHOWN else shown[: SHOWN - 3] + "…"
+    wanted = place.wanted
+    if problem == "finite_number":
+        wanted += " (and finite)"
+    if place.is_text and isinstance(value, int | float):
+        wanted += "; put it in quotes"
+    meaning = f" (it is: {place.field.description})" if place.field and place.field.description else ""
+    return f"{name} = {shown}: should be {wanted}{meaning}"

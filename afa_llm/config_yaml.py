@@ -1,0 +1,69 @@
+"""YAML as this project reads and writes it: the core schema of YAML 1.2, and no key twice.
+
+PyYAML follows YAML 1.1, where `no` is false, `010` is 8, `12:30` is 750 and `1e-3` is text. Labels and revisions of
+data sets suffer from that; here they stay what they look like.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+FLOAT = re.compile(r"^[-+]?(?:0|[1-9][0-9]*|(?=\.[0-9]))(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?$")
+CORE_SCHEMA = {
+    "bool": (re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
+    "int": (re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789"),
+    "float": (FLOAT, "-+.0123456789"),
+    "null": (re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    "merge": (re.compile(r"^<<$"), "<"),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - PyYAML's own way
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name and name in seen and not key.tag.endswith(":merge"):
+                raise yaml.composer.ComposerError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(name)
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either schema would misread."""
+
+
+for _name, (_pattern, _first) in CORE_SCHEMA.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, list(_first))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
+
+
+class YamlError(ValueError):
+    """Not YAML, or a key twice. `line` counts from 1, None where unknown."""
+
+    def __init__(self, reason: str, line: int | None) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML text. Raises YamlError."""
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise YamlError(reason, mark.line + 1 if mark else None) from None
+    except RecursionError:
+        raise YamlError("nested too deeply", None) from None
+
+
+def dump_yaml(values: Any) -> str:
+    """A YAML text that `load_yaml` reads back to the same value, in the order given."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,123 @@
+"""Settings that are fine alone and wrong together: each is found, once, and names a fix that works."""
+
+from __future__ import annotations
+
+import pytest
+
+from afa_llm.config import Config
+from afa_llm.config_checks import contradictions
+from afa_llm.config_loading import load_config
+from afa_llm.errors import AfaError
+
+ALONE = ["training.engine=deepspeed", "training.zero_stage=3"]
+CASES: dict[str, tuple[list[str], str, list[str]]] = {
+    # what is set, how the message begins, what mends it
+    "odd masks both ways": (
+        ["masking.masks_per_review=5"],
+        "masking.masks_per_review = 5: ",
+        ["masking.masks_per_review=6"],
+    ),
+    "two masks both ways": (
+        ["masking.masks_per_review=2"],
+        "masking.masks_per_review = 2: ",
+        ["masking.masks_per_review=4"],
+    ),
+    "one mask one way": (
+        ["masking.direction=attended", "masking.masks_per_review=1"],
+        "masking.masks_per_review = 1: ",
+        ["masking.masks_per_review=2"],
+    ),
+    "feedback on random masks": (
+        ["masking.direction=random"],
+        "masking.direction = random: ",
+        ["objective.policy_gradient_weight=0"],
+    ),
+    "an adversary that never learns": (
+        ["adversary.steps_per_round=0"],
+        "adversary.steps_per_round = 0: ",
+        ["reward.source=probability_drop"],
+    ),
+    "alarms that always sound": (
+        ["adversary.auroc_low=0.8", "adversary.auroc_high=0.7"],
+        "adversary.auroc_low = 0.8: ",
+        ["adversary.auroc_low=0.6"],
+    ),
+    "no layer": (["attention.layers=[]"], "attention.layers = []: ", ["attention.layers=last_half"]),
+    "no target": (["lora.target_modules=[]"], "lora.target_modules = []: ", ["lora.target_modules=all-linear"]),
+    "one label": (["data.labels={a: [1]}"], "data.labels = ['a']: ", ["data.labels={a: [1], b: [2]}"]),
+    "a label without values": (["data.labels={a: [1], b: []}"], "data.labels.b = []: ", ["data.labels.b=[2]"]),
+    "a value with two labels": (
+        ["data.labels={a: [1, x], b: [x, 2]}"],
+        "data.labels.b = 'x': the same raw value means 'a' too",
+        ["data.labels.b=[2]"],
+    ),
+    "betas of one": (["training.betas=[0.9, 1]"], "training.betas = [0.9, 1.0]: ", ["training.betas=[0.9, 0.95]"]),
+    "ZeRO in one process": (["training.zero_stage=2"], "training.zero_stage = 2: ", ["training.engine=deepspeed"]),
+    "a DeepSpeed file for the plain engine": (
+        ["training.deepspeed_file=ds.json"],
+        "training.deepspeed_file = ds.json: ",
+        ["training.engine=deepspeed"],
+    ),
+    "bytes under ZeRO-3": (
+        [*ALONE, "model.quant_storage=uint8"],
+        "model.quant_storage = uint8: ",
+        ["model.quant_storage=bfloat16"],
+    ),
+    "a headline that is not measured": (
+        ["evaluation.calibrations=[batch]"],
+        "evaluation.headline_calibration = none: ",
+        ["evaluation.headline_calibration=batch"],
+    ),
+    "all words removed": (
+        ["evaluation.focus_fractions=[0.5, 1]"],
+        "evaluation.focus_fractions = [0.5, 1.0]: ",
+        ["evaluation.focus_fractions=[0.5]"],
+    ),
+    "no words removed": (["evaluation.focus_fractions=[0]"], "evaluation.focus_fractions = [0.0]: ", []),
+    "a template twice": (
+        ["prompts.evaluation=[a, b, a]"],
+        "prompts.evaluation = ['a', 'b', 'a']: names 'a' twice",
+        ["prompts.evaluation=[a, b]"],
+    ),
+    "data sets of one name": (
+        ["data.evaluation=[{path: x/a.csv}, {path: y/a.csv}]"],
+        "data.evaluation: two data sets are called 'a_train'",
+        ["data.evaluation=[{path: x/a.csv}, {path: y/a.csv, name: b}]"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_contradiction_is_found_once_and_its_fix_works(name: str) -> None:
+    given, beginning, fix = CASES[name]
+    with pytest.raises(AfaError) as error:
+        load_config(None, given)
+    lines = str(error.value).splitlines()
+    assert sum(line.startswith(beginning) for line in lines) == 1, lines
+    assert all(line.split(" = ")[0].split(":")[0] == beginning.split(" = ")[0].split(":")[0] for line in lines)
+    if fix:
+        assert contradictions(load_config(None, [*given, *fix])) == []
+
+
+def test_the_defaults_agree_with_each_other() -> None:
+    assert contradictions(Config()) == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["masking.direction=random", "masking.masks_per_review=1", "objective.policy_gradient_weight=0"],
+        ["masking.direction=attended", "masking.masks_per_review=3"],
+        ["objective.policy_gradient_weight=0", "adversary.steps_per_round=0", "masking.masks_per_review=2"],
+        [*ALONE, "model.quantization=none", "model.quant_storage=uint8"],
+        [*ALONE, "training.deepspeed_file=ds.json"],
+    ],
+)
+def test_what_only_looks_like_a_contradiction(overrides: list[str]) -> None:
+    load_config(None, overrides)
+
+
+def test_all_contradictions_are_told_together() -> None:
+    with pytest.raises(AfaError) as error:
+        load_config(None, ["training.zero_stage=2", "masking.masks_per_review=5", "data.labels={a: [1]}"])
+    assert len(str(error.value).splitlines()) == 3
