@@ -92,6 +92,10 @@ class TransformersGenerator:
         self.adapter_version = 0
 
     def answer(self, prompts: Sequence[Sequence[int]], answers: AnswerWords) -> Answers:
+        """As in `Generator`. Raises ValueError for a prompt without tokens: it has no readout position."""
+        empty = [index for index, prompt in enumerate(prompts) if not len(prompt)]
+        if empty:
+            raise ValueError(f"prompt {empty[0]} of {len(prompts)} has no tokens")
         rows = shared(self.team, prompts, lambda mine: list(self._answer(mine, answers)))
         logprob_NC = torch.stack(rows) if rows else torch.zeros(0, len(answers.labels))
         return Answers(logprob_NC, self.adapter_version)
