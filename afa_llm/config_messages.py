@@ -71,9 +71,8 @@ def _locate(location: tuple[Any, ...], values: Mapping[str, Any]) -> tuple[str, 
     place, value, names = ROOT, values, []
     for part in location:
         inner = place.inner(part)
-        several = len(place.choices) > 1
         entries = range(len(value)) if isinstance(value, list | tuple) else value if isinstance(value, Mapping) else ()
-        if inner is None or several or part not in entries:
+        if inner is None or part not in entries:
             break  # what follows is pydantic's name for a branch of a union
         place, value = inner, value[part]
         names.append(str(part))

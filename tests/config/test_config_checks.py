@@ -19,12 +19,12 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
     ),
     "two masks both ways": (
         ["masking.masks_per_review=2"],
-        "masking.masks_per_review = 2: ",
+        "masking.masks_per_review = 2: the leave-one-out baseline needs at least 4 with direction both",
         ["masking.masks_per_review=4"],
     ),
     "one mask one way": (
         ["masking.direction=attended", "masking.masks_per_review=1"],
-        "masking.masks_per_review = 1: ",
+        "masking.masks_per_review = 1: the leave-one-out baseline needs at least 2 with direction attended",
         ["masking.masks_per_review=2"],
     ),
     "feedback on random masks": (
