@@ -12,7 +12,7 @@ from afa_llm.data.planted import planted_examples
 
 
 def save_tiny_model(folder: Path) -> Path:
-    """Llama, 3 layers, hidden 32, grouped queries, byte-level BPE of 400 tokens on planted reviews."""
+    """Llama, 3 layers, hidden 64, grouped queries, byte-level BPE of 400 tokens on planted reviews."""
     texts = [example.text for example in planted_examples("train", 200, 0)]
     texts += ["Sentiment: positive negative great terrible good bad Is this review It is Overall, it was"] * 20
     tokenizer = Tokenizer(models.BPE())
@@ -29,7 +29,7 @@ def save_tiny_model(folder: Path) -> Path:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **names).save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=704,
-        hidden_size=32,
+        hidden_size=64,
         intermediate_size=64,
         num_hidden_layers=3,
         num_attention_heads=4,

@@ -79,12 +79,14 @@ class AdversarialRound:
         self.gives_feedback = objective.policy_gradient_weight > 0
         self.has_adversary = self.gives_feedback and config.reward.source == "adversary"
         self.adversary = self._make_adversary(hidden_size) if self.has_adversary else None
+        # Masked views are read without dropout. A clean view with it would tell them apart, so it is read twice then.
+        self.has_dropout = any(m.p > 0 for m in decoder.model.modules() if isinstance(m, torch.nn.Dropout))
         self.held_out: deque[tuple[float, float]] = deque(maxlen=WINDOW)
 
     def play(self, batches: Sequence[Batch], *, epoch: int, step: int) -> Means:
         """One round over this rank's micro-batches: gradients are in the engine afterwards. Returns what to log."""
         means = Means()
-        keep_graph = self.engine.keeps_graph and len(batches) == 1
+        keep_graph = self.engine.keeps_graph and len(batches) == 1 and not self.has_dropout
         looks = [self._look(batch, epoch, differentiable=keep_graph) for batch in batches]
         if self.adversary is not None:
             self._teach(self.adversary, looks, means)

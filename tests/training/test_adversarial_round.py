@@ -168,3 +168,15 @@ def test_a_one_word_review_gives_no_feedback_and_no_fault(tiny_model: Path) -> N
     batch = collate([prompt, parts.material.train_prompts[1]], parts.decoder.pad_token_id)
     assert parts.gradient([batch]).isfinite().all()
     assert parts.means.over_ranks(ALONE)["kept_share"] == 0.5
+
+
+def test_dropout_does_not_give_the_clean_view_away(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clean and masked views that the adversary compares are both read without dropout."""
+    parts = Parts(tiny_model, "lora.dropout=0.5")
+    modes = []
+    read = parts.decoder.read
+    monkeypatch.setattr(
+        parts.decoder, "read", lambda *a, **k: modes.append(parts.decoder.model.training) or read(*a, **k)
+    )
+    parts.gradient(parts.batches(6))
+    assert modes == [False, False, True]
