@@ -94,9 +94,14 @@ class DeepSpeedEngine:
         return self._step_unsharded() if self.stage == 0 else self._step_sharded()
 
     def _step_unsharded(self) -> StepOutcome:
-        """Stage 0 has no check of its own: reduce first (doing it again averages equal gradients), then decide."""
-        self.engine.allreduce_gradients()
+        """Stage 0 has no check of its own, and reduces only inside step(): reduce here, then decide alike everywhere.
+
+        DeepSpeed's own reduction then averages equal gradients, which changes nothing.
+        """
         gradients = [p.grad for p in self.names.values() if p.grad is not None]
+        self.world.sum_tensors(gradients)
+        for gradient in gradients:
+            gradient /= self.world.size
         norm = torch.nn.utils.get_total_norm(gradients)
         if not norm.isfinite():
             self.engine.zero_grad()
