@@ -130,7 +130,12 @@ class DeepSpeedEngine:
         return found
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+        from deepspeed.utils import (
+            safe_set_full_fp32_param,
+            safe_set_full_optimizer_state,
+            safe_set_local_fp32_param,
+            safe_set_local_optimizer_state,
+        )
 
         for name, parameter in self.names.items():
             full = {key: state[f"{name}|{key}"].to(self.world.device) for key in ("weight", *MOMENTS)}
@@ -140,9 +145,14 @@ class DeepSpeedEngine:
                     key: full[key].clone() for key in MOMENTS
                 }
                 continue
-            safe_set_full_fp32_param(parameter, full["weight"])
-            for key in MOMENTS:
-                safe_set_full_optimizer_state(parameter, full[key], key)
+            if self.stage == 3:
+                safe_set_local_fp32_param(parameter, self._shard(full["weight"]))
+                for key in MOMENTS:
+                    safe_set_local_optimizer_state(parameter, self._shard(full[key]), key)
+            else:
+                safe_set_full_fp32_param(parameter, full["weight"])
+                for key in MOMENTS:
+                    safe_set_full_optimizer_state(parameter, full[key], key)
             with self.whole([parameter], writes=True):  # the working copy beside the sharded one
                 parameter.data.copy_(full["weight"])
         if self.stage > 0:
@@ -156,6 +166,11 @@ class DeepSpeedEngine:
         import deepspeed
 
         return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0 if writes else None)
+
+    def _shard(self, full: torch.Tensor) -> torch.Tensor:
+        """This rank's equal part, padded. Stage 3's own setter of full tensors forgets the padding of the last part."""
+        missing = -full.numel() % self.world.size
+        return torch.nn.functional.pad(full.flatten(), (0, missing)).chunk(self.world.size)[self.world.rank]
 
     def _make_moments(self) -> None:
         """Zero moments from the start, which DeepSpeed links to parameters only after a first step."""

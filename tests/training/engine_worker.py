@@ -1,0 +1,51 @@
+"""Run by test_engines.py on every rank: `engine_worker.py STAGE RESULT`. A NaN on one rank, a state that comes back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from afa_llm.config import Training
+from afa_llm.training import distributed
+from afa_llm.training.deepspeed_engine import DeepSpeedEngine
+
+
+def main() -> None:
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
+    stage, result = int(arguments[0]), Path(arguments[1])
+    world = distributed.start("deepspeed", 2)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    settings = Training(engine="deepspeed", zero_stage=stage, learning_rate=0.05, max_grad_norm=1e9)
+    engine = DeepSpeedEngine(model, settings, world)
+    data = torch.randn(8, 6)
+
+    def step(poisoned: bool = False) -> tuple[float, bool]:
+        loss = engine.forward(data[world.rank :: world.size]).square().sum() / len(data)
+        engine.backward(loss * float("nan") if poisoned and world.rank == 1 else loss)
+        outcome = engine.step(0.05)
+        return outcome.grad_norm, outcome.applied
+
+    found: dict[str, object] = {"first": step(), "second": step()}
+    kept = engine.state()
+    found["poisoned"] = [step(poisoned=True)[1], sum(world.gather(1))]
+    unchanged = all(torch.equal(kept[name], value) for name, value in engine.state().items())
+    found["unchanged"] = all(world.gather(unchanged))
+    found["third"] = step()
+    third = engine.state()
+    engine.load_state(kept)
+    found["third again"] = step()
+    again = engine.state()
+    found["same"] = all(torch.equal(third[name], again[name]) for name in third)
+    found["weight"] = third["0.weight|weight"].tolist()
+    found["steps"] = float(third["0.weight|step"])
+    if world.leads:
+        result.write_text(json.dumps(found))
+    world.wait()
+    distributed.stop()
+
+
+main()

@@ -1,0 +1,67 @@
+"""Engines alone: DeepSpeed on two real ranks against plain arithmetic on one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from afa_llm.config import Training
+from afa_llm.training.engine import PlainEngine
+
+
+def plain_steps(count: int) -> tuple[list[float], torch.Tensor]:
+    """Gradient norms and the first weight after `count` steps on all data in one process."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+        engine = PlainEngine(model, Training(learning_rate=0.05, max_grad_norm=1e9))
+        data = torch.randn(8, 6)
+    norms = []
+    for _ in range(count):
+        engine.backward(model(data).square().sum() / len(data))
+        norms.append(engine.step(0.05).grad_norm)
+    return norms, model[0].weight.detach()
+
+
+@pytest.mark.parametrize("stage", [0, 2, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 3))])
+def test_two_ranks_step_as_one_and_skip_together(tmp_path: Path, stage: int) -> None:
+    launcher = str(Path(sys.executable).with_name("deepspeed"))
+    worker, result = Path(__file__).with_name("engine_worker.py"), tmp_path / "result.json"
+    environment = os.environ | {"DS_ACCELERATOR": "cpu", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [launcher, "--num_accelerators", "2", str(worker), str(stage), str(result)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(result.read_text())
+    norms, weight = plain_steps(3)
+    assert [found[name][0] for name in ("first", "second", "third")] == pytest.approx(norms, rel=1e-5)
+    assert found["poisoned"] == [False, 2]
+    assert found["unchanged"] and found["same"]
+    assert found["third again"] == found["third"]
+    assert found["steps"] == 3
+    assert torch.allclose(torch.tensor(found["weight"]), weight, atol=1e-6)
+
+
+def test_plain_engine_skips_what_is_not_finite() -> None:
+    model = torch.nn.Linear(3, 1)
+    engine = PlainEngine(model, Training())
+    before = engine.state()
+    engine.backward(model(torch.ones(2, 3)).sum() * float("nan"))
+    outcome = engine.step(0.1)
+    assert not outcome.applied
+    assert all(torch.equal(before[name], value) for name, value in engine.state().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_clipping_bounds_the_step_not_the_reported_norm() -> None:
+    model = torch.nn.Linear(3, 1, bias=False)
+    engine = PlainEngine(model, Training(max_grad_norm=0.5))
+    engine.backward(model(torch.full((1, 3), 10.0)).sum())
+    assert engine.step(0.0).grad_norm == pytest.approx(10 * 3**0.5)
