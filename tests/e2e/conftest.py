@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from afa_llm.training.distributed import free_port
+
 Finished = subprocess.CompletedProcess[str]
 
 
@@ -23,7 +25,8 @@ def afa(tmp_path: Path) -> Callable[..., Finished]:
         if ranks:
             environment["DS_ACCELERATOR"] = "cpu"
             launcher = str(Path(sys.executable).with_name("deepspeed"))
-            command = [launcher, "--num_accelerators", str(ranks), "--module", "afa_llm", *arguments]
+            meet = ["--num_accelerators", str(ranks), "--master_port", str(free_port())]
+            command = [launcher, *meet, "--module", "afa_llm", *arguments]
         # A clean PYTHONPATH entry: the tests run from the checkout, the command from elsewhere.
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
         return subprocess.run(

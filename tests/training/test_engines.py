@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from afa_llm.config import Training
+from afa_llm.training.distributed import free_port
 from afa_llm.training.engine import PlainEngine
 
 
@@ -34,7 +35,8 @@ def test_two_ranks_step_as_one_and_skip_together(tmp_path: Path, stage: int) -> 
     launcher = str(Path(sys.executable).with_name("deepspeed"))
     worker, result = Path(__file__).with_name("engine_worker.py"), tmp_path / "result.json"
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [launcher, "--num_accelerators", "2", str(worker), str(stage), str(result)]
+    meet = ["--num_accelerators", "2", "--master_port", str(free_port())]
+    command = [launcher, *meet, str(worker), str(stage), str(result)]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
     )
