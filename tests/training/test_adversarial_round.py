@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from afa_llm import assembly
 from afa_llm.config import Config
 from afa_llm.config_loading import load_config
 from afa_llm.data.batching import collate
+from afa_llm.method.view_features import FeaturePair
 from afa_llm.records import Batch
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.distributed import World
@@ -180,3 +182,30 @@ def test_dropout_does_not_give_the_clean_view_away(tiny_model: Path, monkeypatch
     )
     parts.gradient(parts.batches(6))
     assert modes == [False, False, True]
+
+
+def test_the_entropy_term_spreads_the_focus(tiny_model: Path) -> None:
+    only = ["objective.task_weight=0", "objective.policy_gradient_weight=0", "objective.entropy_weight=1"]
+    parts = Parts(tiny_model, *only)
+    spread = []
+    for _ in range(4):
+        parts.gradient(parts.batches(8))
+        spread.append(parts.means.over_ranks(ALONE)["focus_entropy"])
+        parts.engine.step(5e-3)
+    assert spread[0] < spread[1] < spread[2] < spread[3]
+
+
+def test_the_advantage_counts_what_each_face_is_after(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attended masks want to be noticed, unattended ones not to be: both gain 0.38 over random masks here."""
+    parts = Parts(tiny_model)
+    adversary, face_K = parts.round.adversary, parts.round.face_K
+    assert adversary is not None
+
+    def detect(pair: FeaturePair) -> torch.Tensor:
+        rows = len(pair.masked_NF)
+        return torch.zeros(24) if rows == 24 else 2.0 * face_K.repeat(rows // len(face_K)).float()
+
+    monkeypatch.setattr(adversary, "detect", detect)
+    parts.gradient(parts.batches(24))
+    gain = parts.means.over_ranks(ALONE)["adversary_advantage_over_random"]
+    assert gain == pytest.approx(1 / (1 + math.exp(-2)) - 0.5)
