@@ -118,13 +118,13 @@ class Trainer:
 
     def save(self, step: int) -> Path:
         """A checkpoint after `step` steps; every rank calls it."""
-        adversary = self.round.adversary
+        adversary = self.round.feedback.adversary
         full = adversary.state_dict() if adversary else {}
         alone = {name: full.pop(name) for name in ("replay_clean", "replay_masked", "generator") if name in full}
         return save_checkpoint(
             self.folder / "checkpoints",
             self.world,
-            state={"step": step, "world_size": self.world.size, "held_out": list(self.round.held_out)},
+            state={"step": step, "world_size": self.world.size, "held_out": list(self.round.feedback.held_out)},
             engine=self.engine.state(),
             adversary=full or None,
             rank_state={"random": torch.get_rng_state(), "adversary": alone},
@@ -157,13 +157,13 @@ class Trainer:
                 "its config.yaml"
             ) from None
         own: dict[str, Any] = checkpoint.rank_state or {}
-        adversary = self.round.adversary
+        adversary = self.round.feedback.adversary
         if adversary and checkpoint.adversary:
             # A rank that did not exist when this was saved starts with an empty replay store.
             alone = own.get("adversary") or {k: v for k, v in adversary.state_dict().items() if "replay" in k}
             fresh = {"generator": adversary.state_dict()["generator"]}
             adversary.load_state_dict(checkpoint.adversary | fresh | alone)
-        self.round.held_out.extend((a, b) for a, b in checkpoint.state["held_out"])
+        self.round.feedback.held_out.extend((a, b) for a, b in checkpoint.state["held_out"])
         if "random" in own:
             torch.set_rng_state(own["random"])
 
