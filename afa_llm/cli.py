@@ -1,4 +1,8 @@
-"""The command `afa`: verbs, their help, and exit codes (0 done, 2 something the user can mend, 130 interrupted)."""
+"""The command `afa`: verbs, their help, and exit codes.
+
+0 done; 1 a crash, with a traceback; 2 something the user can mend; 75 stopped by a signal, run.resume=true continues;
+76 another rank was lost; 130 interrupted from the keyboard.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from afa_llm.errors import AfaError
+from afa_llm.errors import INTERRUPTED, AfaError, PeerLostError
 
 CONFIG_HELP = "YAML file, or builtin:demo; left out: all defaults"
 OVERRIDE_HELP = "settings laid over the file, such as training.epochs=2 masking.direction=attended"
@@ -23,11 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.run(options)
     except AfaError as error:
-        if os.environ.get("RANK", "0") == "0":
+        tells = error.told_here if isinstance(error, PeerLostError) else os.environ.get("RANK", "0") == "0"
+        if tells:
             print(f"afa {options.verb}: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -175,6 +180,7 @@ def _be_quiet() -> None:
     import logging
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost rank is told once, not by C++ stack traces
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
