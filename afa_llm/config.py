@@ -144,7 +144,7 @@ class Adversary(Section):
     steps_per_round: int = Field(2, ge=0, description="its updates in each round")
     spectral_norm: bool = Field(True, description="bound the Lipschitz constant of its layers")
     r1: float = Field(0.0, ge=0, description="weight of the gradient penalty on its input")
-    replay: int = Field(512, ge=0, description="pairs of older rounds kept for its updates, per rank")
+    replay: int = Field(4, ge=0, description="older rounds whose views are kept for its updates")
     warmup_rounds: int = Field(8, ge=0, description="rounds in which it learns while the policy gets no feedback")
     auroc_high: float = Field(0.98, gt=0.5, le=1, description="alarm above this held-out AUROC: reward saturates")
     auroc_low: float = Field(0.52, ge=0, lt=1, description="alarm below this held-out AUROC: reward is noise")

@@ -82,12 +82,13 @@ class Feedback:
 
     def _teach(self, adversary: Adversary, looks: Sequence[Look], means: Means) -> None:
         """The adversary learns from policy and random masks alike, but never from held-out reviews."""
-        pairs, weights = [], []
+        pairs, weights, keys = [], [], []
         for look in looks:
             assert look.pair is not None and look.random_pair is not None
             teaches_B = look.batch.weight_B * ~_is_held_out(look.batch)
             pairs += [look.pair, look.random_pair]
             weights += [teaches_B.repeat_interleave(len(self.face_K)), teaches_B]
+            keys += [pair_keys(look.batch, range(len(self.face_K))), pair_keys(look.batch, [RANDOM_MASK])]
         joined = pairs[0]
         for pair in pairs[1:]:
             joined = joined.join(pair)
@@ -95,6 +96,7 @@ class Feedback:
             joined,
             torch.cat(weights).cpu(),
             steps=self.config.adversary.steps_per_round,
+            key_N=torch.cat(keys),
             reduce_sum=self.world.sum_tensors,
         )
         means.put("adversary_loss", update.loss)
@@ -102,7 +104,7 @@ class Feedback:
 
     def _measure(self, adversary: Adversary, looks: Sequence[Look], means: Means) -> None:
         """Held-out detection: AUROC, and how much better policy masks do at their aim than random ones."""
-        found: list[tuple[float, float]] = []
+        found: list[tuple[int, float, float]] = []
         for look in looks:
             assert look.pair is not None and look.random_pair is not None
             held_B = (_is_held_out(look.batch) & (look.batch.weight_B > 0)).cpu()
@@ -112,13 +114,20 @@ class Feedback:
             policy_BK = adversary.detect(look.pair).cpu().float().view(-1, len(self.face_K))[held_B]
             random_B = adversary.detect(look.random_pair).cpu().float()[held_B]
             gain_BK = sign_K * (policy_BK.sigmoid() - random_B.sigmoid()[:, None])
-            found += list(zip(policy_BK.flatten().tolist(), gain_BK.flatten().tolist(), strict=True))
-        for part in self.world.gather(found):
-            self.held_out.extend(part)
+            key_BK = pair_keys(look.batch, range(len(self.face_K))).view(-1, len(self.face_K))
+            found += zip(*(x.flatten().tolist() for x in (key_BK[held_B], policy_BK, gain_BK)), strict=True)
+        every = sorted(entry for part in self.world.gather(found) for entry in part)
+        self.held_out.extend((logit, gain) for _, logit, gain in every)  # in an order that no layout changes
         if self.held_out:
             logits, gains = zip(*self.held_out, strict=True)
             means.put("adversary_auroc", detection_auroc(torch.tensor(logits)))
             means.put("adversary_advantage_over_random", sum(gains) / len(gains))
+
+
+def pair_keys(batch: Batch, masks: Sequence[int]) -> torch.Tensor:
+    """A name for each (review, mask), int64 [B·K] on the CPU, row b·K + k."""
+    mask_K = torch.tensor(list(masks), dtype=torch.int64)
+    return (batch.review_key_B.cpu()[:, None] + mask_K).flatten()
 
 
 def _is_held_out(batch: Batch) -> torch.Tensor:

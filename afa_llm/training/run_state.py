@@ -1,6 +1,6 @@
 """Everything the next step depends on, to a checkpoint and back.
 
-Trained weights and optimizer moments (full tensors), the adversary with its optimizer, its replay store and generator,
+Trained weights and optimizer moments (full tensors), the adversary with its optimizer and replay,
 the window of held-out detections, the random state of every rank, and the step. The order of reviews, the masks, the
 step size and the shares of ranks are pure functions of (seed, step), so there is nothing of them to save.
 """
@@ -19,8 +19,6 @@ from afa_llm.training.checkpoint import Checkpoint, save_checkpoint
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine
 
-OF_A_RANK = ("replay_clean", "replay_masked", "generator")
-
 
 def save_run(
     folder: Path,
@@ -34,14 +32,14 @@ def save_run(
     """A checkpoint after `state["step"]` steps; every rank calls it."""
     feedback = adversarial_round.feedback
     full = feedback.adversary.state_dict() if feedback.adversary else {}
-    alone = {name: full.pop(name) for name in OF_A_RANK if name in full}
+    replay = full.pop("replay", {})
     return save_checkpoint(
         folder,
         world,
         state=dict(state) | {"held_out": list(feedback.held_out)},
         engine=engine.state(),
         adversary=full or None,
-        rank_state={"random": _random_state(world), "adversary": alone},
+        rank_state={"random": _random_state(world), "replay": replay},
         keep=keep,
     )
 
@@ -49,8 +47,8 @@ def save_run(
 def restore_run(checkpoint: Checkpoint, world: World, engine: Engine, adversarial_round: AdversarialRound) -> None:
     """Bring a run to where the checkpoint stood.
 
-    With another number of ranks the replay stores of the old ranks are dealt out to the new ones; a rank beyond the old
-    ones starts with an empty store. Raises AfaError where model or adapter differ from those of the checkpoint.
+    With another number of ranks the replay shares of the old ranks are dealt out to the new ones, which changes nothing
+    of what is drawn. Raises AfaError where model or adapter differ from those of the checkpoint.
     """
     try:
         engine.load_state(checkpoint.engine)
@@ -69,13 +67,11 @@ def _restore_adversary(checkpoint: Checkpoint, adversarial_round: AdversarialRou
     adversary = adversarial_round.feedback.adversary
     if adversary is None or checkpoint.adversary is None:
         return
-    fresh = {name: value for name, value in adversary.state_dict().items() if name in OF_A_RANK}
-    old = [state["adversary"] for state in checkpoint.rank_states]
-    alone = dict(old[0]) if old else fresh
-    for name in ("replay_clean", "replay_masked"):
-        stores = [state[name] for state in old] or [fresh[name]]
-        alone[name] = torch.cat(stores)[-adversary.capacity :] if adversary.capacity else fresh[name]
-    adversary.load_state_dict(checkpoint.adversary | alone)
+    replay = adversary.replay.state_dict()
+    shares = [state["replay"] for state in checkpoint.rank_states]
+    if shares:
+        replay = {name: torch.cat([share[name] for share in shares]) for name in replay}
+    adversary.load_state_dict(checkpoint.adversary | {"replay": replay})
 
 
 def _random_state(world: World) -> dict[str, Any]:
