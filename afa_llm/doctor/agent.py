@@ -64,8 +64,9 @@ class Agent:
             "time": lambda asked: time.time(),
             "write": self._write,
             "read": lambda asked: self._mark.read(asked["count"], asked["patience_s"]) if self._mark else [],
+            "unwrite": lambda asked: self._mark.remove_file() if self._mark else None,
             "listen": self._listen,
-            "ring": lambda asked: ring(asked["address"], asked["port"], asked["token"], asked["limit_s"]),
+            "ring": lambda asked: ring(asked["address"], asked["port"], asked["token"], asked["patience_s"]),
             "hush": lambda asked: self._hush(),
             "reduce": lambda asked: run_ranks(Trip.model_validate(asked["trip"])),
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 from afa_llm.doctor.agent import MARK
 
 LONGEST_LINE = 4 * 2**20
-KEPT_LINES = 40
 
 
 class LostError(Exception):
@@ -29,7 +27,10 @@ class Conversation:
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
-        self._last_words: deque[str] = deque(maxlen=KEPT_LINES)
+        self._last_words = ""
+        """The last line on stderr: ssh's or the agent's reason."""
+        self._noise = ""
+        """The last line on stdout that is no answer: some login shells complain there."""
         self._listening: asyncio.Task[None] | None = None
 
     async def ask(self, what: str, limit_s: float, **fields: Any) -> Any:
@@ -67,11 +68,11 @@ class Conversation:
             text = line.decode(errors="replace").rstrip()
             if text.startswith(MARK):
                 return _result(json.loads(text.removeprefix(MARK)))
-            self._last_words.append(text)
+            self._noise = text or self._noise
         code = await process.wait()
         if self._listening:
             await self._listening
-        raise LostError(self._last_words[-1] if self._last_words else f"hung up without a word (exit code {code})")
+        raise LostError(self._last_words or self._noise or f"hung up without a word (exit code {code})")
 
     async def _start(self) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
@@ -89,10 +90,10 @@ class Conversation:
         with suppress(ValueError):
             while line := await process.stderr.readline():
                 if text := line.decode(errors="replace").strip():
-                    self._last_words.append(text)
+                    self._last_words = text
 
     def _said(self) -> str:
-        return f"; its last words: {self._last_words[-1]}" if self._last_words else ""
+        return f"; its last words: {self._last_words}" if self._last_words else ""
 
 
 def _result(answer: Any) -> Any:

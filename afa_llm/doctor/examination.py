@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from afa_llm.config import Config
 from afa_llm.doctor.access import Access, agent_command, explain, ssh_command
 from afa_llm.doctor.conversation import Conversation, LostError, TroubleError
@@ -79,6 +81,7 @@ class _Examination:
             await self._all(self._clock)
             await self._all(self._write)
             await self._all(self._read)
+            await self._all(self._unwrite)  # all files are gone before anyone takes a folder away
             self._place_master()
             await self._reach_head()
             await self._reduce()
@@ -109,7 +112,7 @@ class _Examination:
             except (LostError, TroubleError) as error:
                 found.trouble = str(error)
                 found.mend = explain(found.trouble, found.name, self.plan.access, self.plan.folder)
-            except (ValueError, TypeError):  # pydantic's ValidationError is a ValueError
+            except ValidationError:
                 found.trouble = "its afa-llm answers in another form"
                 found.mend = "install the same afa-llm on every node"
 
@@ -127,9 +130,9 @@ class _Examination:
         tries = []
         for _ in range(PINGS):
             sent, began = time.time(), time.monotonic()
-            there = await self._ask(patient, "time")
+            there = TypeAdapter(float).validate_python(await self._ask(patient, "time"))
             trip = time.monotonic() - began
-            tries.append(Clock(offset_s=float(there) - (sent + trip / 2), uncertainty_s=trip / 2))
+            tries.append(Clock(offset_s=there - (sent + trip / 2), uncertainty_s=trip / 2))
         patient.findings.clock = min(tries, key=lambda clock: clock.uncertainty_s)
 
     async def _write(self, patient: _Patient) -> None:
@@ -141,6 +144,9 @@ class _Examination:
         written = sum(p.findings.folder is not None and not p.findings.folder.trouble for p in self.patients)
         patience_s = PATIENCE_S if written == count else 0.0
         patient.findings.sees = await self._ask(patient, "read", count=count, patience_s=patience_s)
+
+    async def _unwrite(self, patient: _Patient) -> None:
+        await self._ask(patient, "unwrite")
 
     def _place_master(self) -> None:
         """As the launcher does: 127.0.0.1 for one machine, else the head's first address, unless it is given."""
@@ -166,7 +172,7 @@ class _Examination:
                     master.trouble = str(trouble)
 
         async def ring(patient: _Patient) -> None:
-            answer = await self._ask(patient, "ring", **place, limit_s=RING_S)
+            answer = await self._ask(patient, "ring", **place, patience_s=RING_S)
             patient.findings.reached = Reached.model_validate(answer)
 
         async def hush(patient: _Patient) -> None:
@@ -208,6 +214,6 @@ class _Examination:
             }
             # The ranks keep the limit themselves; their node needs some time to say so.
             answer = await patient.line.ask("reduce", trial.limit_s + 20, trip=trip)
-            patient.findings.ranks = [RankReport.model_validate(report) for report in answer]
+            patient.findings.ranks = TypeAdapter(list[RankReport]).validate_python(answer)
 
         await self._all(reduce)

@@ -7,7 +7,7 @@ from afa_llm.doctor.judge_files import disk_space, inputs, output_folder
 from afa_llm.doctor.judge_machines import gpu_memory, gpus, limits, shared_memory, versions
 from afa_llm.doctor.judge_network import all_reduce, clocks, head_reachable, master_port
 from afa_llm.doctor.judge_settings import environment, interfaces, threads
-from afa_llm.doctor.rows import Row, counted, either, fail, names, ok, warn
+from afa_llm.doctor.rows import Row, by_text, counted, either, names, ok, warn
 
 
 def judge(findings: Findings) -> list[Row]:
@@ -37,9 +37,10 @@ def judge(findings: Findings) -> list[Row]:
 
 def nodes(findings: Findings) -> list[Row]:
     """Who answers, whether two names are one machine, and whether the launcher's way to them is installed."""
-    rows = [
-        fail("nodes", f"{node.name}: {node.trouble}", node.mend) for node in findings.nodes if node.trouble is not None
-    ]
+    rows = []
+    for mend in dict.fromkeys(node.mend for node in findings.nodes):
+        silent = {node.name: node.trouble for node in findings.nodes if node.trouble and node.mend == mend}
+        rows += by_text("nodes", "fail", silent, mend)
     machines: dict[tuple[str, str], list[str]] = {}
     for node in findings.answered:
         assert node.facts

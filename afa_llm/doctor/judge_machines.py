@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from afa_llm.doctor.findings import Facts, Findings
-from afa_llm.doctor.rows import Row, differ, either, fail, groups, least, names, ok, size, warn
+from afa_llm.doctor.rows import Row, by_text, differ, either, fail, groups, least, names, ok, size, warn
 
 FREE_GPU_SHARE = 0.8
 SHARED_MEMORY_BYTES = 2**30
@@ -112,43 +112,42 @@ def gpu_memory(findings: Findings) -> list[Row]:
 
 def shared_memory(findings: Findings) -> list[Row]:
     """/dev/shm."""
-    facts, rows = facts_of(findings), []
+    facts = facts_of(findings)
     sizes = {node: fact.shared_memory_bytes for node, fact in facts.items()}
-    for node, count in sizes.items():
-        if count is None:
-            rows.append(warn("/dev/shm", f"{node} has none", "mount a tmpfs there"))
-        elif count < SHARED_MEMORY_BYTES and facts[node].gpus:
-            rows.append(
-                warn(
-                    "/dev/shm",
-                    f"{node}: {size(count)}, NCCL needs more between GPUs",
-                    "docker run --shm-size=8g (or --ipc=host); Kubernetes: an emptyDir with medium: Memory",
-                )
-            )
+    absent = {node: "not there" for node, count in sizes.items() if count is None}
+    small = {
+        node: f"{size(count)}, NCCL needs more between GPUs"
+        for node, count in sizes.items()
+        if count is not None and count < SHARED_MEMORY_BYTES and facts[node].gpus
+    }
+    rows = by_text("/dev/shm", "warn", absent, "mount a tmpfs there")
+    rows += by_text(
+        "/dev/shm",
+        "warn",
+        small,
+        "docker run --shm-size=8g (or --ipc=host); Kubernetes: an emptyDir with medium: Memory",
+    )
     return either(rows, ok("/dev/shm", least([count for count in sizes.values() if count], size)))
 
 
 def limits(findings: Findings) -> list[Row]:
     """Open files and locked memory, as the launcher's processes will have them."""
-    facts, rows = facts_of(findings), []
+    facts = facts_of(findings)
     wanted = max(OPEN_FILES, OPEN_FILES_PER_RANK * sum(node.processes for node in findings.nodes))
-    for node, fact in facts.items():
-        if 0 <= fact.open_files < wanted:
-            rows.append(
-                warn(
-                    "limits",
-                    f"{node}: ulimit -n is {fact.open_files}, below {wanted}",
-                    f"nofile {wanted} or more in /etc/security/limits.conf (or LimitNOFILE of the service)",
-                )
-            )
-        if fact.infiniband and 0 <= fact.locked_memory_bytes < LOCKED_MEMORY_BYTES:
-            rows.append(
-                warn(
-                    "limits",
-                    f"{node}: InfiniBand, but ulimit -l allows {fact.locked_memory_bytes // 1024} KiB of locked memory",
-                    "memlock unlimited in /etc/security/limits.conf; docker run --ulimit memlock=-1",
-                )
-            )
+    few = {
+        node: f"ulimit -n is {fact.open_files}, below {wanted}"
+        for node, fact in facts.items()
+        if 0 <= fact.open_files < wanted
+    }
+    locked = {
+        node: f"InfiniBand, but ulimit -l allows {fact.locked_memory_bytes // 1024} KiB of locked memory"
+        for node, fact in facts.items()
+        if fact.infiniband and 0 <= fact.locked_memory_bytes < LOCKED_MEMORY_BYTES
+    }
+    rows = by_text("limits", "warn", few, f"nofile {wanted} or more in /etc/security/limits.conf (LimitNOFILE of sshd)")
+    rows += by_text(
+        "limits", "warn", locked, "memlock unlimited in /etc/security/limits.conf; docker run --ulimit memlock=-1"
+    )
     allowed = [float(fact.open_files) if fact.open_files >= 0 else float("inf") for fact in facts.values()]
     return either(rows, ok("limits", f"open files: {least(allowed, _whole)}"))
 

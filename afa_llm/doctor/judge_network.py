@@ -75,7 +75,9 @@ def head_reachable(findings: Findings) -> list[Row]:
                 )
             )
     times = [node.reached.seconds for node in findings.answered if node.reached and node.reached.seconds is not None]
-    slowest = f", {1000 * max(times):.0f} ms or less" if times else ""
+    if not times and not rows:
+        return [warn(check, "not tried: the nodes fell silent before", "see nodes")]
+    slowest = f", in {1000 * max(times):.1f} ms at most" if times else ""
     reached = f"{counted(len(times), 'node')} reach{'es' if len(times) == 1 else ''} {master.address}:{master.port}"
     return either(rows, ok(check, reached + slowest))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from afa_llm.doctor.findings import Facts, Findings
 from afa_llm.doctor.judge_machines import facts_of
-from afa_llm.doctor.rows import Row, differ, either, fail, groups, least, names, ok, warn
+from afa_llm.doctor.rows import Row, by_text, differ, either, groups, least, names, ok, warn
 
 COMPARED = (
     "NCCL_IB_DISABLE",
@@ -58,16 +58,14 @@ def interfaces(findings: Findings) -> list[Row]:
     """NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME: there on each node, and alike; gloo's default where they are unset."""
     facts, rows = facts_of(findings), []
     for name in INTERFACES:
-        for node, fact in facts.items():
-            value = fact.environment.get(name, "")
-            if value and not _present(name, value, fact):
-                rows.append(
-                    fail(
-                        "interfaces",
-                        f"{node}: {name}={value}, but it has {', '.join(fact.interfaces)}",
-                        f"set {name} to the interface that joins the nodes (ip -br address)",
-                    )
-                )
+        wrong = {
+            node: f"{name}={fact.environment[name]}, but it has {', '.join(fact.interfaces)}"
+            for node, fact in facts.items()
+            if fact.environment.get(name) and not _present(name, fact.environment[name], fact)
+        }
+        rows += by_text(
+            "interfaces", "fail", wrong, f"set {name} to the interface that joins the nodes (ip -br address)"
+        )
         value_of = {node: fact.environment.get(name, "(unset)") for node, fact in facts.items()}
         if differ(value_of):
             rows.append(
@@ -80,25 +78,21 @@ def interfaces(findings: Findings) -> list[Row]:
     rows += _gloo_on_loopback(findings, facts)
     if len(facts) == 1 and not rows:
         return []
-    return either(rows, ok("interfaces", "no variable names a wrong one"))
+    named = {
+        f"{name}={fact.environment[name]}" for fact in facts.values() for name in INTERFACES if name in fact.environment
+    }
+    return either(rows, ok("interfaces", ", ".join(sorted(named)) or "none is named: gloo and NCCL choose their own"))
 
 
 def threads(findings: Findings) -> list[Row]:
     """Processes × threads against the cores of each node. Only a hostfile says how many processes there will be."""
-    rows = []
-    for node in findings.answered:
-        assert node.facts
-        if not node.slots:
-            continue
-        wanted = node.slots * findings.threads
-        if wanted > node.facts.cores:
-            rows.append(
-                warn(
-                    "cores",
-                    f"{node.name}: {node.slots} processes × {findings.threads} threads on {node.facts.cores} cores",
-                    "fewer slots or a smaller run.threads: threads that wait for each other make it many times slower",
-                )
-            )
+    busy = {
+        node.name: f"{node.slots} processes × {findings.threads} thread(s) on {node.facts.cores} core(s)"
+        for node in findings.answered
+        if node.slots and node.facts and node.slots * findings.threads > node.facts.cores
+    }
+    mend = "fewer slots or a smaller run.threads: threads that wait for each other make it many times slower"
+    rows = by_text("cores", "warn", busy, mend)
     if not findings.with_hostfile:
         return []
     cores = [node.facts.cores for node in findings.answered if node.facts]

@@ -68,8 +68,21 @@ def size(count: float) -> str:
     return f"{count / 2**20:.0f} MiB"
 
 
+def by_text(check: str, verdict: Verdict, text_of: Mapping[str, str], mend: str) -> list[Row]:
+    """One row for each text, `a, b: text`: what is alike on many nodes is told once."""
+    nodes_of: dict[str, list[str]] = {}
+    for node, text in text_of.items():
+        nodes_of.setdefault(text, []).append(node)
+    return [
+        Row(check=check, verdict=verdict, found=f"{names(nodes)}: {text}", mend=mend)
+        for text, nodes in nodes_of.items()
+    ]
+
+
 def least(counts: Collection[float], word: Callable[[float], str] = str) -> str:
-    """The smallest, followed by `or more` where there are larger ones."""
+    """The smallest, followed by `or more` where there are larger ones; `none` of none."""
+    if not counts:
+        return "none"
     return word(min(counts)) + (" or more" if differ(dict(enumerate(map(str, counts)))) else "")
 
 

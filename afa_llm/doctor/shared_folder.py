@@ -12,7 +12,7 @@ from afa_llm.doctor.findings import Folder
 
 
 class Mark:
-    """This node's file. Made folders and the file itself are taken away again by `remove`."""
+    """This node's file. `remove_file` on all nodes, then `remove`, leave the folder as it was."""
 
     def __init__(self, folder: str, token: str, number: int) -> None:
         """token: the same on all nodes of one examination; number: this node's."""
@@ -43,19 +43,22 @@ class Mark:
                 return seen
             time.sleep(0.2)
 
-    def remove(self) -> None:
+    def remove_file(self) -> None:
         with suppress(OSError):
             self._file(self.number).unlink()
+
+    def remove(self) -> None:
+        """The file and the folders that were made for it, unless somebody has put something there since."""
+        self.remove_file()
         for folder in reversed(self._made):
-            with suppress(OSError):  # another node may still have its file there
+            with suppress(OSError):
                 folder.rmdir()
 
     def _make_folders(self) -> None:
         for folder in reversed([self.folder, *self.folder.parents]):
             if not folder.exists():
-                with suppress(FileExistsError):
+                with suppress(FileExistsError):  # another node was faster: both will try to take it away
                     folder.mkdir()
-                # Every node that found it missing takes it away: the last one succeeds.
                 self._made.append(folder)
 
     def _file(self, number: int) -> Path:

@@ -22,7 +22,7 @@ SIDE_BY_SIDE = 100
 def print_table(rows: Sequence[Row], console: Console) -> None:
     """Table and closing line. Words that come from nodes are shown, not obeyed."""
     wide = console.width >= SIDE_BY_SIDE and any(row.mend for row in rows)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=wide)
     table.add_column("check", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("found", ratio=3, overflow="fold")
