@@ -26,16 +26,19 @@ def agent_command(access: Access) -> list[str]:
 
 def ssh_command(access: Access, host: str, folder: str, environment: Mapping[str, str]) -> list[str]:
     """Starts the agent on `host` in `folder`, as the launcher starts ranks: same interpreter path, same folder."""
-    options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={access.connect_s}"]
-    options += ["-o", "ServerAliveInterval=15"]  # a node that dies is noticed
+    options = ["-T", "-o", f"ConnectTimeout={access.connect_s}", "-o", "ServerAliveInterval=15", *_options(access)]
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    there = f"cd {shlex.quote(folder)} && exec {shlex.join(['env', *variables, *agent_command(access)])}"
+    return ["ssh", *options, "--", host, there]
+
+
+def _options(access: Access) -> list[str]:
+    options = ["-o", "BatchMode=yes"]
     if access.ssh_config:
         options += ["-F", str(access.ssh_config)]
     if access.ssh_port:
         options += ["-p", str(access.ssh_port)]
-    options += shlex.split(os.environ.get("PDSH_SSH_ARGS_APPEND", ""))  # the launcher's way to the nodes has them too
-    variables = [f"{name}={value}" for name, value in environment.items()]
-    there = f"cd {shlex.quote(folder)} && exec {shlex.join(['env', *variables, *agent_command(access)])}"
-    return ["ssh", *options, "--", host, there]
+    return options + shlex.split(os.environ.get("PDSH_SSH_ARGS_APPEND", ""))  # pdsh hands these to ssh too
 
 
 def explain(reason: str, host: str, access: Access, folder: str) -> str:
@@ -60,4 +63,4 @@ def explain(reason: str, host: str, access: Access, folder: str) -> str:
     for sign, mend in mends.items():
         if sign in text:
             return mend
-    return f"try by hand: ssh -o BatchMode=yes {host} true"
+    return f"try by hand: {shlex.join(['ssh', *_options(access), host, 'true'])}"

@@ -71,9 +71,8 @@ def test_a_wrong_interface_and_a_missing_python(sshd: Sshd, tmp_path: Path) -> N
 
 
 def test_a_node_that_is_down_leaves_the_other_examined(sshd: Sshd, tmp_path: Path) -> None:
-    (tmp_path / "hosts2").write_text(f"{NODES[0]} slots=1\n{NODES[1]} slots=1\n")
     blocked = tmp_path / "ssh_config"
-    blocked.write_text(f"Host {NODES[1]}\n  ProxyCommand false\nInclude {sshd.config}\n")
+    blocked.write_text(f"Host {NODES[1]}\n  ProxyCommand false\nHost *\n  Include {sshd.config}\n")
     code, content = doctor(Sshd(blocked, sshd.port), tmp_path)
     assert code == 2
     failed = [row for row in content["rows"] if row["verdict"] == "fail"]

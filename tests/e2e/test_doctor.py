@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 
 def test_this_machine_alone(afa: Callable, tmp_path: Path) -> None:
@@ -25,6 +28,7 @@ def node_processes(node: dict) -> int:
     return len(node["facts"]["gpus"]) or 2
 
 
+@pytest.mark.slow
 def test_what_fails_is_told_with_its_mend_and_exit_code_2(afa: Callable, tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file is in the way")
     with socket.socket() as other:
@@ -54,20 +58,15 @@ def test_wrong_uses(afa: Callable, tmp_path: Path) -> None:
         assert words in done.stderr and "Traceback" not in done.stderr
 
 
-def test_nodes_that_ssh_cannot_reach(afa: Callable, tmp_path: Path, monkeypatch) -> None:
+def test_nodes_that_ssh_cannot_reach(afa: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ssh is a script here, so that no network is needed: one node refuses, one greets and breaks off, one hangs."""
-    ssh = tmp_path / "bin" / "ssh"
-    ssh.parent.mkdir()
-    ssh.write_text(
-        "#!/bin/sh\n"
-        'case "$*" in\n'
+    ssh_script(
+        tmp_path,
+        monkeypatch,
         '*"-- one "*) echo "ssh: connect to host one port 22: Connection refused" >&2; exit 255;;\n'
         '*"-- two "*) echo "Welcome to two"; echo "/usr/bin/python3: No module named afa_llm" >&2; exit 1;;\n'
-        "*) exec sleep 60;;\n"
-        "esac\n"
+        "*) exec sleep 60;;\n",
     )
-    ssh.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
     (tmp_path / "hosts").write_text("one slots=2\ntwo slots=2\nthree slots=2\n")
     done = afa("doctor", "--hostfile", "hosts", "--timeout", "3", "--json")
     assert done.returncode == 2
@@ -75,3 +74,44 @@ def test_nodes_that_ssh_cannot_reach(afa: Callable, tmp_path: Path, monkeypatch)
     assert "sshd" in found["one: ssh: connect to host one port 22: Connection refused"]
     assert "install afa-llm" in found["two: /usr/bin/python3: No module named afa_llm"]
     assert "try by hand" in found["three: no answer within 3 s"]
+
+
+def test_two_nodes_that_disagree(afa: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real agents; the second one has a folder, a configuration and a variable of its own, and a clock 7.5 s ahead."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "c.yaml").write_text("run: {seed: 1}\n")
+    (tmp_path / "elsewhere" / "c.yaml").write_text("run: {seed: 2}\n")
+    late = "import time; real = time.time; time.time = lambda: real() + 7.5; from afa_llm.cli import main; "
+    late += "main(['doctor', '--agent'])"
+    ssh_script(
+        tmp_path,
+        monkeypatch,
+        '*"-- one "*) echo Welcome; for last; do :; done; exec sh -c "$last";;\n'
+        f'*) cd elsewhere && DS_ACCELERATOR=other exec {sys.executable} -c "{late}";;\n',
+    )
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    (tmp_path / "hosts").write_text("one slots=1\ntwo slots=1\n")
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = str(probe.getsockname()[1])
+    meet = ["--master-addr", "127.0.0.1", "--master-port", port]
+    done = afa("doctor", "c.yaml", "--hostfile", "hosts", *meet, "--json")
+    assert done.returncode == 2
+    rows = {(row["check"], row["verdict"]): row["found"] for row in json.loads(done.stdout)["rows"]}
+    assert rows["clocks", "warn"] == "two is 7.5 s ahead of one"
+    assert "DS_ACCELERATOR: cpu on one; other on two" in rows["environment", "warn"]
+    assert "not one folder: one, two cannot see" in rows["output folder", "fail"]
+    assert "CONFIG = c.yaml differs" in rows["inputs", "fail"]
+    assert "one, two are one machine" in rows["nodes", "warn"]
+    assert rows["way to the head", "ok"].startswith("2 nodes reach 127.0.0.1")
+    assert rows["all-reduce", "ok"].startswith("gloo, 2 processes: 16 MiB in ")
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["c.yaml"]
+
+
+def ssh_script(folder: Path, monkeypatch: pytest.MonkeyPatch, cases: str) -> None:
+    """Puts an `ssh` first on the path that does what the cases of its shell script say."""
+    ssh = folder / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\ncase "$*" in\n{cases}esac\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
