@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from pydantic import BaseModel
@@ -23,6 +25,7 @@ from afa_llm.doctor.shared_folder import Mark
 
 MARK = "@afa-doctor "
 IDLE_S = 600
+HANG_UP_S = 2
 
 Request = dict[str, Any]
 
@@ -36,14 +39,29 @@ def serve() -> None:
     agent = Agent()
     try:
         signal.alarm(IDLE_S)
-        for line in sys.stdin:
+        for line in _lines():
             signal.alarm(IDLE_S)
             answers.write(MARK + json.dumps(agent.answer(json.loads(line))) + "\n")
             answers.flush()
     except BrokenPipeError:
-        os._exit(0)  # nobody listens any more
+        pass  # nobody listens any more
     finally:
         agent.clean_up()
+
+
+def _lines() -> Iterator[str]:
+    """Of stdin, read beside the work: a hang-up in the middle of a long answer ends it after HANG_UP_S seconds."""
+    arrived: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            arrived.put(line)
+        arrived.put("")
+        time.sleep(HANG_UP_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=read, daemon=True).start()
+    return iter(arrived.get, "")
 
 
 def _leave(number: int, frame: object) -> NoReturn:

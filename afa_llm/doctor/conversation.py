@@ -43,18 +43,20 @@ class Conversation:
             raise LostError("answers garbage") from None
 
     async def close(self) -> None:
-        """Hang up: the agent cleans up and ends; after a few seconds the connection is cut."""
+        """Hang up: the agent cleans up and ends; one that does not within some seconds is stopped."""
         process = self._process
         if process is None:
             return
         if process.stdin:
             process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), 5)
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        for stop in (process.terminate, process.kill):
+            try:
+                await asyncio.wait_for(process.wait(), 5)
+                break
+            except TimeoutError:
+                with suppress(ProcessLookupError):
+                    stop()
+        await process.wait()
         if self._listening:
             self._listening.cancel()
 

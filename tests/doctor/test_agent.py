@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from afa_llm.doctor.agent import MARK
@@ -14,15 +15,27 @@ from afa_llm.doctor.findings import Facts
 AGENT = [sys.executable, "-m", "afa_llm", "doctor", "--agent"]
 
 
-def talk(folder: Path, *requests: dict) -> list[dict]:
+def start(folder: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "SECRET": "never told"}
-    text = "".join(json.dumps(request) + "\n" for request in requests)
-    done = subprocess.run(
-        AGENT, input=text, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=True
-    )
-    assert all(line.startswith(MARK) for line in done.stdout.splitlines())
-    assert "never told" not in done.stdout
-    return [json.loads(line.removeprefix(MARK)) for line in done.stdout.splitlines()]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(AGENT, cwd=folder, env=environment, stdin=pipe, stdout=pipe, text=True)
+
+
+def ask(agent: subprocess.Popen[str], request: dict) -> dict:
+    assert agent.stdin and agent.stdout
+    agent.stdin.write(json.dumps(request) + "\n")
+    agent.stdin.flush()
+    line = agent.stdout.readline()
+    assert line.startswith(MARK)
+    assert "never told" not in line
+    return json.loads(line.removeprefix(MARK))
+
+
+def talk(folder: Path, *requests: dict) -> list[dict]:
+    with start(folder) as agent:
+        answers = [ask(agent, request) for request in requests]
+    assert agent.returncode == 0
+    return answers
 
 
 def test_facts_of_this_machine(tmp_path: Path) -> None:
@@ -43,6 +56,23 @@ def test_it_leaves_nothing_behind_when_the_other_side_hangs_up(tmp_path: Path) -
     )
     assert written["result"]["trouble"] is None
     assert seen["result"] == [0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hang_up_in_the_middle_ends_the_ranks_too(tmp_path: Path) -> None:
+    trip = {"backend": "gloo", "bytes": 64, "world": 2, "first_rank": 0, "count": 1, "limit_s": 80, "port": 0}
+    with start(tmp_path) as agent:
+        assert agent.stdin
+        ask(agent, {"what": "write", "folder": "runs", "token": "f00d", "number": 0})
+        # Its other rank never comes.
+        agent.stdin.write(json.dumps({"what": "reduce", "trip": trip | {"address": "127.0.0.1"}}) + "\n")
+        agent.stdin.flush()
+        children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children")
+        while not (ranks := children.read_text().split()):
+            time.sleep(0.1)
+        agent.stdin.close()
+        assert agent.wait(40) == 0
+    assert not any(Path("/proc", rank).exists() for rank in ranks)
     assert list(tmp_path.iterdir()) == []
 
 
