@@ -60,6 +60,8 @@ def explain(reason: str, host: str, access: Access, folder: str) -> str:
         "no such file or directory": f"there is no {access.python} there: same path on all nodes, or --python",
         "not found": f"there is no {access.python} there: same path on all nodes, or --python",
     }
+    if host in ("localhost", "127.0.0.1") and "refused" in text:
+        return "for this machine alone leave the hostfile out: with one, the launcher wants ssh even to localhost"
     for sign, mend in mends.items():
         if sign in text:
             return mend

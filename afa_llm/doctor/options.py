@@ -22,7 +22,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ssh-port", "--ssh_port", type=int, metavar="P", help="as for ssh -p")
     parser.add_argument("--python", default=sys.executable, metavar="PATH", help="interpreter on the nodes; this one's")
     parser.add_argument(
-        "--timeout", type=float, default=90.0, metavar="S", help="seconds for one answer of a node; default: 90"
+        "--timeout", type=_seconds, default=90.0, metavar="S", help="seconds for one answer of a node; default: 90"
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
     parser.add_argument("--agent", action="store_true", help=argparse.SUPPRESS)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: seconds are a number above 0")
+    return value

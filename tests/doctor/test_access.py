@@ -48,3 +48,8 @@ def test_options_of_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_reasons_have_mends(reason: str, mend: str) -> None:
     assert mend in explain(reason, "node", Access("/opt/python"), "/work")
+
+
+def test_a_hostfile_of_localhost_needs_no_ssh_but_no_hostfile() -> None:
+    reason = "ssh: connect to host localhost port 22: Connection refused"
+    assert "leave the hostfile out" in explain(reason, "localhost", Access("python"), "/work")
