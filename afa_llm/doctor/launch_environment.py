@@ -20,7 +20,7 @@ def launch_environment(environment: Mapping[str, str], folders: Sequence[Path]) 
     """Variables that a remote rank gets besides those of its login shell.
 
     folders: where `.deepspeed_env` (or what DS_ENV_FILE names) is looked for, a later one wins.
-    Raises AfaError with file and line where a line is no NAME=VALUE: the launcher would stop at it.
+    Raises AfaError with file and line where one is no NAME=VALUE: the launcher knows no blank lines and no comments.
     """
     found = {name: value for name, value in environment.items() if name.startswith(CARRIED) and _NAME.fullmatch(name)}
     for folder in folders:
@@ -40,8 +40,8 @@ def _read(file: Path) -> dict[str, str]:
         name, equals, value = line.partition("=")
         if not equals or not _NAME.fullmatch(name):
             raise AfaError(
-                f"{file} line {number}: {line!r} is no NAME=VALUE (no blank lines, no comments, no export); the "
-                "deepspeed launcher would stop at it"
+                f"{file} line {number}: {line!r} is no NAME=VALUE; take it out: the deepspeed launcher puts every "
+                "line into a shell's export, and stops or goes astray at blank lines and comments"
             )
         found[name] = value
     return found

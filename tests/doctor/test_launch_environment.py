@@ -30,7 +30,7 @@ def test_the_file_may_have_another_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["", "# comment", "export A=1", "A", "A;B=1"])
-def test_a_line_that_stops_the_launcher_is_named(tmp_path: Path, line: str) -> None:
+def test_a_line_that_the_launcher_would_misread_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / ".deepspeed_env").write_text(f"A=1\n{line}\nB=2\n")
     with pytest.raises(AfaError, match=r"deepspeed_env line 2: .*no NAME=VALUE"):
         launch_environment({}, [tmp_path])
