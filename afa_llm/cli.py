@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _takes_config(evaluate)
     evaluate.add_argument("--adapter", type=Path, metavar="DIR", help="a run's adapter/ folder")
     evaluate.set_defaults(run=_evaluate)
+    _add_doctor(verbs)
     report = verbs.add_parser(
         "report",
         help="write a run's report.html anew",
@@ -95,6 +96,15 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("--explain", action="store_true", help="print every setting with its meaning instead")
     config.set_defaults(run=_config)
     return parser
+
+
+def _add_doctor(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from afa_llm.doctor.options import DESCRIPTION, add_options
+
+    doctor = verbs.add_parser("doctor", help="check every node before a run", description=DESCRIPTION)
+    _takes_config(doctor)
+    add_options(doctor)
+    doctor.set_defaults(run=_doctor)
 
 
 def _takes_config(parser: argparse.ArgumentParser) -> None:
@@ -126,6 +136,16 @@ def _evaluate(options: argparse.Namespace) -> None:
     from afa_llm import jobs
 
     _finish(jobs.evaluate(config, options.adapter))
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    if options.agent:
+        from afa_llm.doctor import agent
+
+        return agent.serve()
+    from afa_llm.doctor import command
+
+    sys.exit(command.run(options, _load(options), _split(options)[0]))
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -161,10 +181,15 @@ def _config(options: argparse.Namespace) -> None:
 def _load(options: argparse.Namespace):  # type: ignore[no-untyped-def]
     from afa_llm.config_loading import load_config
 
+    return load_config(*_split(options))
+
+
+def _split(options: argparse.Namespace) -> tuple[str | None, list[str]]:
+    """CONFIG, which may be left out, and the overrides."""
     path, overrides = options.config, list(options.overrides)
     if path and "=" in path and not Path(path).exists():
         path, overrides = None, [path, *overrides]
-    return load_config(path, overrides)
+    return path, overrides
 
 
 def _finish(folder: Path) -> None:
