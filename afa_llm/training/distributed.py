@@ -66,6 +66,14 @@ class World:
         dist.all_reduce(total)
         return list(total.tolist())
 
+    def largest(self, number: float) -> float:
+        """The largest over all ranks."""
+        if self.size == 1:
+            return number
+        value = torch.tensor(number, dtype=torch.float64, device=self.device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return float(value)
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank: everybody gets the same answer."""
         return self.sum_numbers([float(flag)])[0] > 0

@@ -22,7 +22,7 @@ from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.checkpoint import best_step, checkpoint_of_step, mark_best, newest_checkpoint
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine
-from afa_llm.training.metrics import MetricsLog
+from afa_llm.training.metrics import MetricsLog, peak_memory_gib
 from afa_llm.training.run_state import restore_run, save_run
 
 
@@ -106,6 +106,7 @@ class Trainer:
             values = means.over_ranks(self.world)
             values |= {"learning_rate": rate, "grad_norm": outcome.grad_norm, "skipped_steps": float(self.skips.total)}
             values |= {"epoch": (step + 1) / self.steps_per_epoch, "step_seconds": time.monotonic() - began}
+            values["peak_memory_gib"] = self.world.largest(peak_memory_gib(self.world.device))
             self.last_metrics = values
             if log:
                 log.write(step + 1, values)

@@ -31,7 +31,7 @@ def whole(
 
 def _metrics(folder: Path) -> list[dict]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+    return [{k: v for k, v in row.items() if "seconds" not in k and "memory" not in k} for row in rows]
 
 
 @pytest.mark.parametrize("stop", range(1, STEPS))
