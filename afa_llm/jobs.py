@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -211,9 +212,25 @@ def _claim(config: Config, folder: Path) -> str | None:
             )
     elif folder.exists() and any(folder.iterdir()):
         return f"run.name = {config.run.name}: {folder} exists and is no run of afa-llm; choose another run.name"
+    for change in _changed_settings(folder, config):
+        print(f"resumed with {change}", file=sys.stderr, flush=True)
     (folder / "items").mkdir(parents=True, exist_ok=True)
     json_files.write_text(folder / "config.yaml", dump_config(config))
     return None
+
+
+def _changed_settings(folder: Path, config: Config) -> list[str]:
+    """Settings that differ from those the run was started with, such as `lora.rank = 16 (was 8)`."""
+    if not config.run.resume or not (folder / "config.yaml").exists():
+        return []
+    before, now = (c.model_dump(mode="json") for c in (read_run_config(folder), config))
+    found = []
+    for section, values in now.items():
+        for name, value in values.items():
+            old = before[section][name]
+            if old != value and (section, name) not in (("run", "resume"), ("run", "overwrite")):
+                found.append(f"{section}.{name} = {value} (was {old})")
+    return found
 
 
 def _report_data(folder: Path, material: Material, world: World) -> None:

@@ -33,9 +33,9 @@ class Beat:
         return Beat(**json.loads(data))
 
     def place(self) -> str:
-        """Such as: rank 1 (host node7, pid 4711), last in training, step 12."""
+        """Such as: rank 1 (host node7, pid 4711), last heard of in phase training, step 12."""
         where = f"step {self.step}" if self.phase == "training" else "no step of training"
-        return f"rank {self.rank} (host {self.host}, pid {self.pid}), last in phase {self.phase}, {where}"
+        return f"rank {self.rank} (host {self.host}, pid {self.pid}), last heard of in phase {self.phase}, {where}"
 
 
 class RollCall:

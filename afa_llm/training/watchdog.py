@@ -62,7 +62,7 @@ class Watchdog:
         while time.monotonic() < deadline:
             dead = self._dead_neighbours() or self._silent(4 * BEAT_SECONDS)
             if dead:
-                error = PeerLostError(_lost(dead, "has ended or cannot be reached"))
+                error = PeerLostError(self._lost(dead, "has ended or cannot be reached"))
                 error.told_here = self._speaks(dead)
                 return error
             time.sleep(BEAT_SECONDS / 2)
@@ -151,21 +151,23 @@ class Watchdog:
         asks it to end and waits for half a minute.
         """
         if self._speaks(blamed):
-            print(f"afa: {_lost(blamed, what)}", file=sys.stderr, flush=True)
+            print(f"afa: {self._lost(blamed, what)}", file=sys.stderr, flush=True)
         for beat in blamed:
             if self._is_neighbour(beat):
                 with suppress(OSError):
                     os.kill(beat.pid, signal.SIGKILL)
         os._exit(PEER_LOST)
 
+    def _lost(self, blamed: list[Beat], what: str) -> str:
+        """Beats are up to some seconds old; ranks go in step, so this rank's own place is the newer one."""
+        names = "; ".join(beat.place() for beat in blamed[:4]) + (" …" if len(blamed) > 4 else "")
+        pulse = self.world.pulse
+        here = f"Rank {self.world.rank} noticed it in phase {pulse.phase}, step {pulse.step}"
+        return f"{names}: {what}. {here}. The job ends; run.resume=true continues it from its newest checkpoint"
+
     def _speaks(self, blamed: list[Beat]) -> bool:
         """One rank tells: the first that is not blamed, or rank 0 where all are."""
         return self.world.rank == min(set(range(self.world.size)) - {beat.rank for beat in blamed}, default=0)
-
-
-def _lost(blamed: list[Beat], what: str) -> str:
-    names = "; ".join(beat.place() for beat in blamed[:4]) + (" …" if len(blamed) > 4 else "")
-    return f"{names}: {what}. The job ends; run.resume=true continues it from its newest checkpoint"
 
 
 def _process_space() -> str:

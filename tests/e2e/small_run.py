@@ -29,3 +29,8 @@ def metrics(folder: Path) -> list[dict]:
 
 def adapter(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def timeless(row: dict) -> dict:
+    """A line of metrics without what depends on the machine."""
+    return {k: v for k, v in row.items() if not k.endswith("seconds") and k != "peak_memory_gib"}

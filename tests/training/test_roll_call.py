@@ -44,5 +44,5 @@ def test_any_rank_can_ask_all_to_stop() -> None:
 
 
 def test_a_place_names_rank_host_process_and_step() -> None:
-    assert beat(1, 1).place() == "rank 1 (host node, pid 101), last in phase training, step 3"
+    assert beat(1, 1).place() == "rank 1 (host node, pid 101), last heard of in phase training, step 3"
     assert "no step" in beat(1, 1, phase="before").place()
