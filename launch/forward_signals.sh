@@ -22,7 +22,8 @@ run_forwarding() {
     while kill -0 "$child" 2>/dev/null; do
         if [ "$interrupts" -gt 1 ]; then
             pass_on KILL "$child" || true
-            end_group "$child" 0
+            # Not SIGTERM: over ssh `deepspeed` answers it by `pkill -f` on all hosts, which hits your other jobs too.
+            kill -s KILL -- "-$child" 2>/dev/null || true
         elif [ -n "$asked" ]; then
             passing=$asked asked=""
             pass_on "$passing" "$child" || asked=${asked:-$passing}

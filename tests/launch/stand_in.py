@@ -1,7 +1,7 @@
 """Stands in for `python -m afa_llm` behind the real launcher: notes who it is, waits, keeps the trainer's exit codes.
 
 Environment: STAND_IN a folder for its notes; WORK_SECONDS until it is done; DEAF_SECONDS before it listens for signals;
-FAIL_AT the rank that ends with 1.
+FAIL_AT the rank that ends with 1; UNINTERRUPTED=1 makes it hear SIGINT and go on.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ def main() -> int:
     time.sleep(float(os.environ.get("DEAF_SECONDS", "0")))
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, lambda received, frame: stopped_by.append(signal.Signals(received).name))
+    if "UNINTERRUPTED" in os.environ:
+        signal.signal(signal.SIGINT, lambda received, frame: None)
     names = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     facts = {name: os.environ[name] for name in names} | {"pid": os.getpid(), "arguments": sys.argv[1:]}
     (place / f"rank_{rank}.new").write_text(json.dumps(facts))

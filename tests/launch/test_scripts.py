@@ -1,4 +1,4 @@
-"""The scripts as text, wrong uses, and what they make of a launcher's exit code. The launcher is a shell script here."""
+"""The scripts as text, wrong uses, and exit codes. The launcher is a shell script here."""
 
 from __future__ import annotations
 
