@@ -6,12 +6,13 @@ Data and prompts are built and checked before any model is loaded.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from afa_llm.config import Config, Source
 from afa_llm.data.duplicates import check_overlap
@@ -25,6 +26,7 @@ from afa_llm.evaluation.prompted_sentiment import PromptSet
 from afa_llm.models.adapters import attach_lora, load_adapter, load_base, load_tokenizer
 from afa_llm.models.decoder import Decoder, choose_layers
 from afa_llm.records import AnswerWords, Example, Prompt
+from afa_llm.rollouts.generator import TransformersGenerator
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine, PlainEngine
@@ -38,6 +40,7 @@ class Material:
     builders: dict[str, PromptBuilder]
     train_examples: list[Example]
     train_prompts: list[Prompt]
+    validation_prompts: list[Prompt]
     evaluation: dict[str, list[Example]]
     prompt_sets: dict[str, list[PromptSet]]
     focus_prompts: dict[str, list[Prompt]]
@@ -63,6 +66,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
             config, source, title, {config.prompts.train: builders[config.prompts.train]}, quarantines
         )
         train_prompts = sets[config.prompts.train]
+    validation_prompts = _validation_prompts(config, builders, quarantines) if training else []
     evaluation, prompt_sets, focus_prompts = {}, {}, {}
     for source in config.data.evaluation:
         title = source.title
@@ -79,6 +83,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
         builders,
         train_examples,
         train_prompts,
+        validation_prompts,
         evaluation,
         prompt_sets,
         focus_prompts,
@@ -132,6 +137,21 @@ def build_round(config: Config, material: Material, decoder: Decoder, engine: En
     )
 
 
+def build_validation(config: Config, material: Material, decoder: Decoder, world: World) -> Callable[[], float] | None:
+    """Mean cross-entropy between the labels' answers on the validation reviews, in nats; None without such reviews."""
+    prompts = material.validation_prompts
+    if not prompts:
+        return None
+    generator = TransformersGenerator(decoder, config.evaluation.batch_size, world)
+    label_N = torch.tensor([prompt.example.label for prompt in prompts])
+
+    def loss() -> float:
+        logprob_NC = generator.answer([prompt.token_ids for prompt in prompts], material.answers).label_logprob_NC
+        return float(functional.cross_entropy(logprob_NC.double(), label_N))
+
+    return loss
+
+
 def tell(world: World, text: str) -> None:
     """A line for the user, from rank 0 only."""
     if world.leads and text:
@@ -163,6 +183,17 @@ def _load(
         raise AfaError(f"{title}: {error}") from None
     quarantines[title] = found
     return examples, prompts
+
+
+def _validation_prompts(
+    config: Config, builders: Mapping[str, PromptBuilder], quarantines: dict[str, Quarantine]
+) -> list[Prompt]:
+    source = config.data.validation
+    if source is None:
+        return []
+    name = config.prompts.train
+    _, sets = _load(config, source, f"validation: {source.title}", {name: builders[name]}, quarantines)
+    return sets[name]
 
 
 def _prompt_set(config: Config, title: str, name: str, builder: PromptBuilder, prompts: list[Prompt]) -> PromptSet:

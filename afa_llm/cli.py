@@ -1,4 +1,8 @@
-"""The command `afa`: verbs, their help, and exit codes (0 done, 2 something the user can mend, 130 interrupted)."""
+"""The command `afa`: verbs, their help, and exit codes.
+
+0 done; 1 a crash, with a traceback; 2 something the user can mend; 75 stopped by a signal, run.resume=true continues;
+76 another rank was lost; 130 interrupted from the keyboard.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from afa_llm.errors import AfaError
+from afa_llm.errors import INTERRUPTED, AfaError, PeerLostError
 
 CONFIG_HELP = "YAML file, or builtin:demo; left out: all defaults"
 OVERRIDE_HELP = "settings laid over the file, such as training.epochs=2 masking.direction=attended"
@@ -23,11 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.run(options)
     except AfaError as error:
-        if os.environ.get("RANK", "0") == "0":
+        tells = error.told_here if isinstance(error, PeerLostError) else os.environ.get("RANK", "0") == "0"
+        if tells:
             print(f"afa {options.verb}: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _takes_config(evaluate)
     evaluate.add_argument("--adapter", type=Path, metavar="DIR", help="a run's adapter/ folder")
     evaluate.set_defaults(run=_evaluate)
+    _add_doctor(verbs)
     report = verbs.add_parser(
         "report",
         help="write a run's report.html anew",
@@ -90,6 +96,15 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("--explain", action="store_true", help="print every setting with its meaning instead")
     config.set_defaults(run=_config)
     return parser
+
+
+def _add_doctor(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from afa_llm.doctor.options import DESCRIPTION, add_options
+
+    doctor = verbs.add_parser("doctor", help="check every node before a run", description=DESCRIPTION)
+    _takes_config(doctor)
+    add_options(doctor)
+    doctor.set_defaults(run=_doctor)
 
 
 def _takes_config(parser: argparse.ArgumentParser) -> None:
@@ -121,6 +136,16 @@ def _evaluate(options: argparse.Namespace) -> None:
     from afa_llm import jobs
 
     _finish(jobs.evaluate(config, options.adapter))
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    if options.agent:
+        from afa_llm.doctor import agent
+
+        return agent.serve()
+    from afa_llm.doctor import command
+
+    sys.exit(command.run(options, _load(options), _split(options)[0]))
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -156,10 +181,15 @@ def _config(options: argparse.Namespace) -> None:
 def _load(options: argparse.Namespace):  # type: ignore[no-untyped-def]
     from afa_llm.config_loading import load_config
 
+    return load_config(*_split(options))
+
+
+def _split(options: argparse.Namespace) -> tuple[str | None, list[str]]:
+    """CONFIG, which may be left out, and the overrides."""
     path, overrides = options.config, list(options.overrides)
     if path and "=" in path and not Path(path).exists():
         path, overrides = None, [path, *overrides]
-    return load_config(path, overrides)
+    return path, overrides
 
 
 def _finish(folder: Path) -> None:
@@ -175,6 +205,7 @@ def _be_quiet() -> None:
     import logging
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost rank is told once, not by C++ stack traces
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")

@@ -89,6 +89,9 @@ class Data(Section):
     evaluation: tuple[Source, ...] = Field(
         default_factory=lambda: (Source(split="validation"),), description="data sets measured before and after"
     )
+    validation: Source | None = Field(
+        None, description="reviews for training.adapter=best: neither trained on nor reported"
+    )
     labels: dict[str, tuple[str | int | float | bool, ...]] = Field(
         default={"negative": (0, "negative", "neg"), "positive": (1, "positive", "pos")},
         description="label name -> raw values that mean it; the order is the order of classes",
@@ -141,7 +144,7 @@ class Adversary(Section):
     steps_per_round: int = Field(2, ge=0, description="its updates in each round")
     spectral_norm: bool = Field(True, description="bound the Lipschitz constant of its layers")
     r1: float = Field(0.0, ge=0, description="weight of the gradient penalty on its input")
-    replay: int = Field(512, ge=0, description="pairs of older rounds kept for its updates, per rank")
+    replay: int = Field(4, ge=0, description="older rounds whose views are kept for its updates")
     warmup_rounds: int = Field(8, ge=0, description="rounds in which it learns while the policy gets no feedback")
     auroc_high: float = Field(0.98, gt=0.5, le=1, description="alarm above this held-out AUROC: reward saturates")
     auroc_low: float = Field(0.52, ge=0, lt=1, description="alarm below this held-out AUROC: reward is noise")
@@ -182,10 +185,21 @@ class Training(Section):
     zero_stage: Literal[0, 1, 2, 3] = Field(0, description="deepspeed only: what is sharded over ranks")
     deepspeed_file: str | None = Field(None, description="deepspeed only: JSON merged under our settings")
     checkpoint_every: int = Field(100, ge=0, description="steps between checkpoints; 0: only at the end")
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept, beside the best")
+    validate_every: int = Field(
+        0, ge=0, description="steps between losses on data.validation; 0: only at the end. The best is kept"
+    )
+    adapter: Literal["last", "best"] = Field(
+        "last", description="which weights are the result: of the last step, or of the best validation loss"
+    )
     log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
     max_skipped_steps: int = Field(5, ge=0, description="non-finite steps in a row before the run stops")
-    timeout_minutes: float = Field(30.0, gt=0, description="longest wait for another rank")
+    timeout_minutes: float = Field(
+        30.0, gt=0, description="longest time in which no rank moves before the job ends, naming who is behind"
+    )
+    silence_seconds: float = Field(
+        60.0, ge=5, description="a rank not heard of for this long (dead, stopped, cut off) ends the job"
+    )
 
 
 class Rollouts(Section):

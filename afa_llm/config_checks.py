@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def contradictions(config: Config) -> list[str]:
     """All contradictions of a configuration, each `field = value: why; fix`. Empty where there are none."""
-    checks = (_model, _masks, _adversary, _labels, _optimizer, _engine, _quantization, _evaluation)
+    checks = (_model, _masks, _adversary, _labels, _optimizer, _engine, _quantization, _validation, _evaluation)
     return [message for check in checks for message in check(config)]
 
 
@@ -104,6 +104,21 @@ def _quantization(config: Config) -> list[str]:
     model, training, found = config.model, config.training, []
     if training.zero_stage == 3 and model.quantization == "nf4" and model.quant_storage == "uint8":
         found.append("model.quant_storage = uint8: ZeRO-3 shards float tensors only; set model.quant_storage=bfloat16")
+    return found
+
+
+def _validation(config: Config) -> list[str]:
+    training = config.training
+    if config.data.validation is not None:
+        return []
+    found = []
+    if training.adapter == "best":
+        found.append("training.adapter = best: there is no data to judge by; set data.validation.path, or adapter=last")
+    if training.validate_every > 0:
+        found.append(
+            f"training.validate_every = {training.validate_every}: there is no data to validate on; set "
+            "data.validation.path, or leave it out"
+        )
     return found
 
 

@@ -20,7 +20,7 @@ from afa_llm.config import Config
 from afa_llm.config_loading import dump_config, load_config
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.words import split_words
-from afa_llm.errors import AfaError
+from afa_llm.errors import AfaError, StoppedError
 from afa_llm.evaluation import json_files
 from afa_llm.evaluation.estimates import Floats, Resampling
 from afa_llm.evaluation.focus_items import focus_items
@@ -36,6 +36,10 @@ from afa_llm.rollouts.generator import Generator, TransformersGenerator
 from afa_llm.training import distributed
 from afa_llm.training.distributed import World
 from afa_llm.training.trainer import Trainer, TrainingSummary
+from afa_llm.training.watchdog import Watchdog
+
+PATIENCE_SECONDS = 10.0  # how long a broken collective waits to learn which rank broke it
+COURTESY_SECONDS = 3.0  # the launcher looks once a second, and should see the lost rank's exit code first
 
 
 @dataclass
@@ -70,55 +74,83 @@ class TokenIdAnswers:
         return self.generator.answer([prompt.token_ids for prompt in prompts], answers)
 
 
-def train(config: Config) -> Path:
-    """Before, training, after, report. Returns the run's folder. Raises AfaError for what a user can mend."""
-    clock = Clock()
-    world = distributed.start(config.training.engine, config.training.timeout_minutes)
-    folder = _open_folder(config, world)
-    with clock.phase("data"):
-        material = assembly.prepare(config)
-        _report_data(folder, material, world)
-    with clock.phase("model"):
-        decoder = assembly.build_decoder(config, material, world.device)
-        engine = assembly.build_engine(config, decoder, world)
-        adversarial_round = assembly.build_round(config, material, decoder, engine, world)
-    trainer = Trainer(config, world, adversarial_round, engine, material.train_prompts, folder)
-    tell(world, f"{len(material.train_prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
-    with clock.phase("before"):
-        before = _measure(config, material, decoder, world, "before")
-    with clock.phase("training"):
-        summary = trainer.run()
-        trainer.save_adapter(folder / "adapter")
-    with clock.phase("after"):
-        after = _measure(config, material, decoder, world, "after")
-    if world.leads:
-        _write_results(config, material, world, folder, clock, before, after, summary)
-    world.wait()
+@contextmanager
+def _job(config: Config) -> Iterator[World]:
+    """The ranks from start to end: signals ask to stop, a watchdog names a rank that is lost."""
+    settings = config.training
+    sharded = settings.engine == "deepspeed" and settings.zero_stage == 3
+    world = distributed.start(settings.engine, settings.timeout_minutes, lockstep=sharded)
+    watchdog = Watchdog(world, settings.silence_seconds, 60 * settings.timeout_minutes)
+    world.stop.listen()
+    watchdog.start()
+    try:
+        yield world
+        world.wait()
+    except StoppedError:
+        world.wait()  # all stop together: nobody's connection breaks before it has said so
+        raise
+    except RuntimeError as error:
+        culprit = watchdog.culprit(PATIENCE_SECONDS) if world.size > 1 else None
+        if culprit is None:
+            raise
+        time.sleep(COURTESY_SECONDS)
+        raise culprit from error
+    finally:
+        watchdog.close()
+        world.stop.deafen()
     distributed.stop()
+
+
+def train(config: Config) -> Path:
+    """Before, training, after, report. Returns the run's folder.
+
+    Raises AfaError for what a user can mend, StoppedError after a signal, PeerLostError where another rank is gone.
+    """
+    clock = Clock()
+    with _job(config) as world:
+        folder, material = _open(config, world, clock)
+        with clock.phase("model"):
+            world.pulse.at("model")
+            decoder = assembly.build_decoder(config, material, world.device)
+            engine = assembly.build_engine(config, decoder, world)
+            adversarial_round = assembly.build_round(config, material, decoder, engine, world)
+        validate = assembly.build_validation(config, material, decoder, world)
+        trainer = Trainer(config, world, adversarial_round, engine, material.train_prompts, folder, validate)
+        tell(world, f"{len(material.train_prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
+        before = _measure(config, material, decoder, world, clock, "before")
+        with clock.phase("training"):
+            summary = trainer.run()
+            trainer.save_adapter(folder / "adapter")
+        after = _measure(config, material, decoder, world, clock, "after")
+        if world.leads:
+            _write_results(config, material, world, folder, clock, before, after, summary)
     return folder
 
 
 def evaluate(config: Config, adapter: Path | None) -> Path:
     """Measure the base and, with an adapter, the tuned model through the same decoder. Returns the run's folder."""
     clock = Clock()
-    world = distributed.start(config.training.engine, config.training.timeout_minutes)
+    with _job(config) as world:
+        folder, material = _open(config, world, clock)
+        with clock.phase("model"):
+            world.pulse.at("model")
+            decoder = assembly.build_decoder(config, material, world.device, adapter)
+        with decoder.base():
+            before = _measure(config, material, decoder, world, clock, "before")
+        after = _measure(config, material, decoder, world, clock, "after") if adapter is not None else None
+        if world.leads:
+            _write_results(config, material, world, folder, clock, before, after, None)
+    return folder
+
+
+def _open(config: Config, world: World, clock: Clock) -> tuple[Path, Material]:
+    """The run's folder and its data, checked and reported."""
     folder = _open_folder(config, world)
     with clock.phase("data"):
+        world.pulse.at("data")
         material = assembly.prepare(config)
         _report_data(folder, material, world)
-    with clock.phase("model"):
-        decoder = assembly.build_decoder(config, material, world.device, adapter)
-    with clock.phase("before"), decoder.base():
-        before = _measure(config, material, decoder, world, "before")
-    after = None
-    if adapter is not None:
-        with clock.phase("after"):
-            after = _measure(config, material, decoder, world, "after")
-    if world.leads:
-        _write_results(config, material, world, folder, clock, before, after, None)
-    world.wait()
-    distributed.stop()
-    return folder
+    return folder, material
 
 
 def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console: Console) -> None:
@@ -199,7 +231,13 @@ def _report_data(folder: Path, material: Material, world: World) -> None:
         tell(world, f"{len(together.rows)} rows set aside, see {written}")
 
 
-def _measure(config: Config, material: Material, decoder: Decoder, world: World, phase: str) -> Phase:
+def _measure(config: Config, material: Material, decoder: Decoder, world: World, clock: Clock, phase: str) -> Phase:
+    with clock.phase(phase):
+        world.pulse.at(phase)
+        return _measure_all(config, material, decoder, world, phase)
+
+
+def _measure_all(config: Config, material: Material, decoder: Decoder, world: World, phase: str) -> Phase:
     """Every data set under every template, then the focus under the training template."""
     settings, found = config.evaluation, Phase()
     generator = TokenIdAnswers(TransformersGenerator(decoder, settings.batch_size, world))

@@ -80,6 +80,7 @@ class FocusReader:
         found: list[Floats] = [np.zeros(0)] * len(indices)
         with self.decoder.answering():
             for start in range(0, len(order), self.batch_size):
+                self.team.heed()
                 rows = order[start : start + self.batch_size]
                 for row, value in zip(rows, read(rows), strict=True):
                     found[row] = value

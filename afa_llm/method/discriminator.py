@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
+from afa_llm.method.replay import Replay
 from afa_llm.method.view_features import FeaturePair
 
 ReduceSum = Callable[[list[Tensor]], None]
@@ -68,8 +69,8 @@ class AdversaryUpdate:
 class Adversary:
     """The discriminator with its optimizer and its memory of older rounds.
 
-    All ranks hold the same weights: the same seed, and gradients that are summed over ranks before each step. The
-    replay (pairs of older rounds, first in first out) is a rank's own, on the CPU.
+    All ranks hold the same weights: the same seed, and gradients that are summed over ranks before each step. Each rank
+    holds its share of the replay; what is drawn from all shares together does not depend on how they are cut.
     """
 
     def __init__(
@@ -90,10 +91,9 @@ class Adversary:
             self.discriminator.parameters(), lr=learning_rate, weight_decay=weight_decay, foreach=False
         )
         self.r1 = r1
-        self.capacity = replay
         self.device = torch.device(device)
-        self.replay = FeaturePair(torch.empty(0, features), torch.empty(0, features))
-        self.generator = torch.Generator().manual_seed(seed)
+        self.replay = Replay(features, replay, seed)
+        self.rounds = 0
 
     @torch.no_grad()
     def detect(self, pair: FeaturePair) -> Tensor:
@@ -101,24 +101,34 @@ class Adversary:
         return self.discriminator(pair.masked_NF.to(self.device), pair.clean_NF.to(self.device))
 
     def update(
-        self, pair: FeaturePair, weight_N: Tensor, *, steps: int, reduce_sum: ReduceSum = one_process
+        self,
+        pair: FeaturePair,
+        weight_N: Tensor,
+        *,
+        steps: int,
+        key_N: Tensor | None = None,
+        reduce_sum: ReduceSum = one_process,
     ) -> AdversaryUpdate:
-        """Learn from this round's pairs and as many older ones, then remember this round's.
+        """Learn from this round's pairs and about as many older ones, then remember this round's.
 
-        `weight_N` is 0 for pairs of filler rows, else 1. `reduce_sum` sums tensors over ranks in place; it is called
+        `weight_N` is 0 for pairs of filler rows, else 1. `key_N` names each pair within the round, alike in every
+        layout (default: its place). `reduce_sum` sums tensors over ranks in place; it is called
         once in each step, on every rank, whatever the rank holds. The loss is Σ -log σ(s(masked, clean)) over the
         pairs of all ranks divided by their number, so the layout doesn't change the gradient. A step whose summed
         loss or gradient is not finite is not taken, and such a round is not remembered.
         """
-        real = pair.select((weight_N > 0).to(pair.clean_NF.device))
+        real_N = weight_N > 0
+        real = pair.select(real_N.to(pair.clean_NF.device))
+        key_N = (torch.arange(len(weight_N)) if key_N is None else key_N.cpu())[real_N.cpu()]
         taken, loss, pairs = 0, 0.0, 0.0
         finite = True
-        for _ in range(steps):
-            loss, pairs, stepped = self._step(self._with_older(real), reduce_sum)
+        for step in range(steps):
+            loss, pairs, stepped = self._step(self._with_older(real, step), reduce_sum)
             finite = finite and (stepped or pairs == 0)
             taken += stepped
         if finite:
-            self._remember(real)
+            self.replay.remember(real, key_N, self.rounds)
+        self.rounds += 1
         return AdversaryUpdate(loss=loss, steps=taken, pairs=pairs)
 
     def loss_sum(self, pair: FeaturePair) -> Tensor:
@@ -134,21 +144,20 @@ class Adversary:
         return functional.softplus(-logit_N).sum() + self.r1 / 2 * penalty
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the next round depends on: weights, power-iteration vectors, optimizer, replay, generator."""
+        """Everything the next round depends on: weights, power-iteration vectors, optimizer, rounds, replay."""
         return {
             "discriminator": self.discriminator.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "replay_clean": self.replay.clean_NF,
-            "replay_masked": self.replay.masked_NF,
-            "generator": self.generator.get_state(),
+            "rounds": self.rounds,
+            "replay": self.replay.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` stood."""
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.replay = FeaturePair(state["replay_clean"].cpu(), state["replay_masked"].cpu())
-        self.generator.set_state(state["generator"].cpu())
+        self.rounds = int(state["rounds"])
+        self.replay.load_state_dict(state["replay"])
 
     @torch.enable_grad()
     def _step(self, pair: FeaturePair, reduce_sum: ReduceSum) -> tuple[float, float, bool]:
@@ -170,18 +179,10 @@ class Adversary:
         self.optimizer.zero_grad(set_to_none=True)
         return loss / pairs, pairs, True
 
-    def _with_older(self, pair: FeaturePair) -> FeaturePair:
-        """This round's pairs joined by as many of the replay, drawn anew for each step."""
-        stored = len(self.replay.clean_NF)
-        drawn = torch.randperm(stored, generator=self.generator)[: len(pair.clean_NF)]
-        older = self.replay.select(drawn)
-        device = pair.clean_NF.device
+    def _with_older(self, pair: FeaturePair, step: int) -> FeaturePair:
+        """This round's pairs joined by about as many of the replay, drawn anew for each step."""
+        older, device = self.replay.draw(self.rounds, step), pair.clean_NF.device
         return pair.join(FeaturePair(older.clean_NF.to(device), older.masked_NF.to(device)))
-
-    def _remember(self, pair: FeaturePair) -> None:
-        joined = self.replay.join(FeaturePair(pair.clean_NF.detach().cpu(), pair.masked_NF.detach().cpu()))
-        first = max(0, len(joined.clean_NF) - self.capacity)
-        self.replay = FeaturePair(joined.clean_NF[first:].clone(), joined.masked_NF[first:].clone())
 
 
 def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:

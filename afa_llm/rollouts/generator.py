@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from afa_llm.errors import StoppedError
 from afa_llm.records import Answers, AnswerWords, DecoderReading, View
 
 
@@ -37,6 +38,10 @@ class Team(Protocol):
 
     def gather(self, item: Any) -> list[Any]: ...
 
+    def heed(self) -> None:
+        """Called before each pass. Raises StoppedError where this process was asked to stop."""
+        ...
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -48,6 +53,9 @@ class Alone:
     def gather(self, item: Any) -> list[Any]:
         return [item]
 
+    def heed(self) -> None:
+        pass
+
 
 ALONE = Alone()
 Asked = TypeVar("Asked")
@@ -58,13 +66,22 @@ def shared(team: Team, asked: Sequence[Asked], answer: Callable[[Sequence[Asked]
     """Answers to everything asked, on every rank, each having done its share.
 
     Shares are equally long (the first item fills up): under ZeRO-3 all ranks must make the same number of passes.
+    Raises StoppedError on all ranks where one of them was asked to stop.
     """
     if not asked:
         return []
     mine = list(asked[team.rank :: team.size])
     longest = -(-len(asked) // team.size)
     mine += [asked[0]] * (longest - len(mine))
-    parts = team.gather(list(answer(mine)))
+    part: list[Given] | StoppedError
+    try:
+        part = list(answer(mine))
+    except StoppedError as stopped:
+        part = stopped  # the others wait for this share
+    parts = team.gather(part)
+    for given in parts:
+        if isinstance(given, StoppedError):
+            raise given
     return [parts[i % team.size][i // team.size] for i in range(len(asked))]
 
 
@@ -105,6 +122,7 @@ class TransformersGenerator:
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         with self.decoder.answering():
             for start in range(0, len(order), self.batch_size):
+                self.team.heed()
                 chosen = order[start : start + self.batch_size]
                 view = view_of([prompts[i] for i in chosen], self.decoder.pad_token_id, self.decoder.device)
                 logprob_NC[chosen] = self.decoder.read(view, answers).label_logprob_BC.float().cpu()

@@ -1,22 +1,24 @@
 """Checkpoints that are whole or not there: written beside, hashed, synced, renamed by rank 0, only then pruned.
 
     checkpoints/step_000100/
-        engine.safetensors     trained weights and moments, full tensors whatever was sharded
+        engine.safetensors     trained weights and moments, full tensors whatever was sharded: fits any world size,
+                               ZeRO stage and engine
         adversary.pt           discriminator and its optimizer (absent without an adversary)
-        rank_0.pt …            what each rank holds alone: random state, replay store
+        rank_0.pt …            what each rank holds alone: random state, its share of the replay
         state.json             counters
         manifest.json          SHA-256 of every file; a folder without a fitting one is not a checkpoint
+    checkpoints/best.json      step and value of the best validation, whose checkpoint is kept too
 
-The .pt files are our own and are read with weights_only=True: tensors and plain values, never code.
+Every file is hashed from memory by the rank that wrote it. The .pt files are our own and are read with
+weights_only=True: tensors and plain values, never code.
 """
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
-import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,19 +27,24 @@ import torch
 
 from afa_llm.errors import AfaError
 from afa_llm.training.distributed import World
+from afa_llm.training.durable_files import digest_of, publish_folder, recover_folders, remove_folder, write_durably
 
-MANIFEST = "manifest.json"
+MANIFEST, BEST = "manifest.json", "best.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint as read from disk. `rank_state` is None where it was saved by fewer ranks."""
+    """A verified checkpoint as read from disk.
+
+    `rank_states`: the states that this rank takes over. With the world size of the save that is its own; with another
+    one the old ranks are dealt out in turn, so a rank may get several or none.
+    """
 
     path: Path
     state: dict[str, Any]
     engine: dict[str, torch.Tensor]
     adversary: dict[str, Any] | None
-    rank_state: dict[str, Any] | None
+    rank_states: list[dict[str, Any]]
 
 
 def save_checkpoint(
@@ -49,120 +56,193 @@ def save_checkpoint(
     adversary: Mapping[str, Any] | None,
     rank_state: Mapping[str, Any],
     keep: int,
-    also: Callable[[Path], None] = lambda path: None,
 ) -> Path:
-    """Write step `state["step"]` under `folder`; every rank calls it. `also` adds rank 0's further files.
+    """Write step `state["step"]` under `folder`; every rank calls it. The newest `keep` and the best one stay.
 
     Raises AfaError on every rank where any rank could not write (disk full, read-only): the checkpoints that stood
     before still stand.
     """
-    final = folder / f"step_{state['step']:06d}"
+    step = int(state["step"])
+    final = folder / f"step_{step:06d}"
     partial = folder / f".partial_{final.name}"
-    trouble = None
-    try:
-        if world.leads:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        world.wait()
-        torch.save(dict(rank_state), partial / f"rank_{world.rank}.pt")
-        if world.leads:
-            _write_leader(partial, state, engine, adversary)
-            also(partial)
-    except OSError as error:
-        trouble = f"{partial}: {error.strerror or error}"
-    troubles = [t for t in world.gather(trouble) if t]
-    if troubles:
-        if world.leads:
-            shutil.rmtree(partial, ignore_errors=True)
-        raise AfaError(f"checkpoint of step {state['step']} not written: {troubles[0]}; earlier checkpoints are intact")
-    if world.leads:
-        _publish(partial, final)
-        _prune(folder, keep)
-    world.wait()
+    _agree(world, step, partial, lambda: _open(folder, partial) if world.leads else {})
+    files = _agree(world, step, partial, lambda: _write(partial, world, state, engine, adversary, rank_state))
+    _agree(world, step, partial, lambda: _publish(partial, final, files, keep) if world.leads else {})
     return final
 
 
 def newest_checkpoint(folder: Path, world: World) -> Checkpoint | None:
-    """The newest checkpoint whose files fit their hashes, or None. Damaged ones are named on rank 0 and passed over."""
-    chosen = None
-    if world.leads:
-        for path in sorted(folder.glob("step_*"), reverse=True):
-            fault = fault_of(path)
-            if fault is None:
-                chosen = path
-                break
-            print(f"{path}: {fault}; trying the one before", flush=True)
-    chosen = world.from_leader(chosen)
-    return _read(chosen, world.rank) if chosen else None
+    """The newest checkpoint whose files fit their hashes, or None where there is no checkpoint.
+
+    Damaged ones are named on rank 0 and passed over. Raises AfaError where all are damaged: starting anew in silence
+    would lose a run.
+    """
+    chosen: Path | None = None
+    trouble = None
+    if world.leads and folder.is_dir():
+        try:
+            recover_folders(folder)
+            chosen, trouble = _newest_good(folder)
+        except OSError as error:
+            trouble = f"{folder}: {error.strerror or error}"
+    chosen, trouble = world.from_leader((chosen, trouble))
+    if trouble:
+        raise AfaError(trouble)
+    return _read(chosen, world) if chosen else None
+
+
+def checkpoint_of_step(folder: Path, step: int, world: World) -> Checkpoint:
+    """One checkpoint by its step. Raises AfaError where it is not there or damaged."""
+    path = folder / f"step_{step:06d}"
+    fault = world.from_leader(fault_of(path) if world.leads else None)
+    if fault:
+        raise AfaError(f"{path}: {fault}; set training.adapter=last to take the weights of the last step")
+    return _read(path, world)
 
 
 def fault_of(path: Path) -> str | None:
     """Why a folder is no good checkpoint; None if it is one."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except (OSError, ValueError):
+        files = dict(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
         return "no readable manifest"
-    for name, digest in manifest["files"].items():
+    for name, digest in files.items():
         file = path / name
-        if not file.exists():
+        if not file.is_file():
             return f"{name} is missing"
-        if _digest(file) != digest:
+        if digest_of(file) != digest:
             return f"{name} does not fit its hash"
     return None
 
 
-def _write_leader(
-    partial: Path, state: Mapping[str, Any], engine: Mapping[str, torch.Tensor], adversary: Mapping[str, Any] | None
-) -> None:
-    from safetensors.torch import save_file
+def mark_best(folder: Path, step: int, value: float) -> bool:
+    """Note that `step` has validation value `value` (smaller is better) if it is the best so far. Rank 0 calls it."""
+    before = best_step(folder)
+    if before is not None and before[1] <= value:
+        return False
+    partial = folder / f".{BEST}.partial"
+    write_durably(partial, json.dumps({"step": step, "validation_loss": value}).encode())
+    partial.replace(folder / BEST)
+    return True
 
-    save_file(dict(engine), partial / "engine.safetensors")
-    if adversary is not None:
-        torch.save(dict(adversary), partial / "adversary.pt")
-    (partial / "state.json").write_text(json.dumps(dict(state), indent=2) + "\n")
+
+def best_step(folder: Path) -> tuple[int, float] | None:
+    """(step, validation loss) of the best checkpoint so far, if one was noted."""
+    try:
+        noted = json.loads((folder / BEST).read_text(encoding="utf-8"))
+        return int(noted["step"]), float(noted["validation_loss"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-def _publish(partial: Path, final: Path) -> None:
-    files = sorted(p for p in partial.rglob("*") if p.is_file())
-    manifest = {"files": {str(p.relative_to(partial)): _digest(p) for p in files}}
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    for file in (*files, partial / MANIFEST):
-        _sync(file)
-    _sync(partial)
-    if final.exists():  # the same step saved again after a resume
-        shutil.rmtree(final)
-    partial.rename(final)
-    _sync(final.parent)
+def _agree(world: World, step: int, partial: Path, work: Any) -> dict[str, str]:
+    """Do this rank's part; all ranks go on, or all raise. Returns the files of all ranks with their hashes."""
+    done: dict[str, str] = {}
+    trouble = None
+    try:
+        done = work()
+    except OSError as error:
+        trouble = f"{error.filename or partial}: {error.strerror or error}"
+    parts = world.gather((done, trouble))
+    found = [t for _, t in parts if t]
+    if found:
+        if world.leads:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise AfaError(f"checkpoint of step {step} not written: {found[0]}; earlier checkpoints are intact")
+    return {name: digest for files, _ in parts for name, digest in files.items()}
+
+
+def _open(folder: Path, partial: Path) -> dict[str, str]:
+    """A fresh folder; what killed saves left is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recover_folders(folder)
+    for left in folder.glob(".partial_*"):
+        shutil.rmtree(left)
+    partial.mkdir()
+    return {}
+
+
+def _write(
+    partial: Path,
+    world: World,
+    state: Mapping[str, Any],
+    engine: Mapping[str, torch.Tensor],
+    adversary: Mapping[str, Any] | None,
+    rank_state: Mapping[str, Any],
+) -> dict[str, str]:
+    own = f"rank_{world.rank}.pt"
+    files = {own: write_durably(partial / own, _pickled(rank_state))}
+    if world.leads:
+        from safetensors.torch import save
+
+        files["engine.safetensors"] = write_durably(partial / "engine.safetensors", save(dict(engine)))
+        if adversary is not None:
+            files["adversary.pt"] = write_durably(partial / "adversary.pt", _pickled(adversary))
+        text = json.dumps(dict(state) | {"world_size": world.size}, indent=2) + "\n"
+        files["state.json"] = write_durably(partial / "state.json", text.encode())
+    return files
+
+
+def _publish(partial: Path, final: Path, files: Mapping[str, str], keep: int) -> dict[str, str]:
+    write_durably(partial / MANIFEST, (json.dumps({"files": dict(files)}, indent=2) + "\n").encode())
+    publish_folder(partial, final)
+    _prune(final.parent, keep)
+    return {}
 
 
 def _prune(folder: Path, keep: int) -> None:
-    good = sorted(p for p in folder.glob("step_*") if (p / MANIFEST).exists())
-    for path in good[:-keep]:
-        shutil.rmtree(path)
+    best = best_step(folder)
+    for path in _by_step(folder)[:-keep]:
+        if (path / MANIFEST).exists() and not (best and _step_of(path) == best[0]):
+            remove_folder(path)
 
 
-def _read(path: Path, rank: int) -> Checkpoint:
+def _newest_good(folder: Path) -> tuple[Path | None, str | None]:
+    faults = []
+    for path in reversed(_by_step(folder)):
+        fault = fault_of(path)
+        if fault is None:
+            return path, None
+        print(f"{path}: {fault}; trying the one before", flush=True)
+        if (path / MANIFEST).exists():
+            faults.append(f"{path.name}: {fault}")
+    if faults:
+        return None, (
+            f"{folder}: no checkpoint is good ({'; '.join(faults[:3])}); bring one back from a copy, or remove the "
+            "folder to start from the beginning"
+        )
+    return None, None
+
+
+def _by_step(folder: Path) -> list[Path]:
+    return sorted((p for p in folder.glob("step_*") if _step_of(p) >= 0), key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    digits = path.name.removeprefix("step_")
+    return int(digits) if digits.isdecimal() else -1
+
+
+def _read(path: Path, world: World) -> Checkpoint:
     from safetensors.torch import load_file
 
-    own = path / f"rank_{rank}.pt"
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     adversary = path / "adversary.pt"
+    own = range(world.rank, int(state.get("world_size", 1)), world.size)
     return Checkpoint(
         path=path,
-        state=json.loads((path / "state.json").read_text()),
+        state=state,
         engine=load_file(path / "engine.safetensors"),
         adversary=torch.load(adversary, weights_only=True) if adversary.exists() else None,
-        rank_state=torch.load(own, weights_only=True) if own.exists() else None,
+        rank_states=_loaded([path / f"rank_{rank}.pt" for rank in own]),
     )
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _loaded(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    return [torch.load(path, weights_only=True, map_location="cpu") for path in paths]
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _pickled(values: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(values), buffer)
+    return buffer.getvalue()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +16,22 @@ import torch
 import torch.distributed as dist
 
 from afa_llm.errors import AfaError
+from afa_llm.training.interruption import StopRequest
+
+SLACK = timedelta(minutes=1)  # the watchdog, which can name the rank that hangs, comes before a collective's time-out
+
+
+@dataclass
+class Pulse:
+    """Where the main thread stands. Producer: whoever works. Consumer: watchdog."""
+
+    phase: str = "start"
+    step: int = 0
+    moves: int = 0
+
+    def at(self, phase: str, step: int = 0) -> None:
+        self.phase, self.step = phase, step
+        self.moves += 1
 
 
 @dataclass(frozen=True)
@@ -25,6 +41,9 @@ class World:
     rank: int
     size: int
     device: torch.device
+    pulse: Pulse = field(default_factory=Pulse, compare=False)
+    stop: StopRequest = field(default_factory=StopRequest, compare=False)
+    lockstep: bool = False  # every pass is a collective (ZeRO-3): ranks may leave work only together
 
     @property
     def leads(self) -> bool:
@@ -47,9 +66,23 @@ class World:
         dist.all_reduce(total)
         return list(total.tolist())
 
+    def largest(self, number: float) -> float:
+        """The largest over all ranks."""
+        if self.size == 1:
+            return number
+        value = torch.tensor(number, dtype=torch.float64, device=self.device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return float(value)
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank: everybody gets the same answer."""
         return self.sum_numbers([float(flag)])[0] > 0
+
+    def heed(self) -> None:
+        """Called between two pieces of work whose results nobody has to keep. Raises StoppedError if asked to stop."""
+        self.pulse.moves += 1
+        if self.any(self.stop.requested) if self.lockstep else self.stop.requested:
+            raise self.stop.error(f"in phase {self.pulse.phase}")
 
     def gather(self, item: Any) -> list[Any]:
         """One picklable item of each rank, in rank order, on every rank."""
@@ -72,7 +105,7 @@ class World:
             dist.barrier()
 
 
-def start(engine: str, timeout_minutes: float) -> World:
+def start(engine: str, timeout_minutes: float, *, lockstep: bool = False) -> World:
     """Join the job of the launcher's environment (RANK, WORLD_SIZE, LOCAL_RANK); without one, a world of one.
 
     Raises AfaError where several ranks meet the plain engine.
@@ -103,9 +136,10 @@ def start(engine: str, timeout_minutes: float) -> World:
         dist_backend="nccl" if on_gpu else "gloo",
         auto_mpi_discovery=False,
         verbose=False,
-        timeout=timedelta(minutes=timeout_minutes),
+        timeout=timedelta(minutes=timeout_minutes) + SLACK,
     )
-    return World(rank, size, torch.device("cuda", local) if on_gpu else torch.device("cpu"))
+    device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
+    return World(rank, size, device, lockstep=lockstep and size > 1)
 
 
 def stop() -> None:

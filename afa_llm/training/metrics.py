@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -95,6 +96,14 @@ class MetricsLog:
             print(f"\r\x1b[K{line}", end="" if step < self.total else "\n", file=sys.stderr, flush=True)
         elif step == self.total or step % max(1, self.total // 20) == 0:
             print(line, file=sys.stderr, flush=True)
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The most memory this process has held so far, in GiB: of its GPU, or resident where it has none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    return kib / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 SHOWN = (

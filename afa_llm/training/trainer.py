@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from afa_llm.config import Config
 from afa_llm.config import Training as Settings
@@ -22,10 +19,11 @@ from afa_llm.method.detection_scores import alarms
 from afa_llm.models.adapters import save_adapter
 from afa_llm.records import Batch, Prompt
 from afa_llm.training.adversarial_round import AdversarialRound
-from afa_llm.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+from afa_llm.training.checkpoint import best_step, checkpoint_of_step, mark_best, newest_checkpoint
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine
-from afa_llm.training.metrics import MetricsLog
+from afa_llm.training.metrics import MetricsLog, peak_memory_gib
+from afa_llm.training.run_state import restore_run, save_run
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,22 @@ class TrainingSummary:
     alarms: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Skips:
+    """Steps that were not taken because a gradient was not finite."""
+
+    total: int = 0
+    in_a_row: int = 0
+
+    def after(self, applied: bool) -> Skips:
+        return Skips(self.total + (not applied), 0 if applied else self.in_a_row + 1)
+
+
 class Trainer:
-    """Runs rounds over prompts until the planned steps are done. Files go to `folder` (rank 0 writes)."""
+    """Runs rounds over prompts until the planned steps are done. Files go to `folder` (rank 0 writes).
+
+    `validate` gives the loss on reviews that are neither trained on nor reported, in nats; every rank calls it.
+    """
 
     def __init__(
         self,
@@ -52,59 +64,93 @@ class Trainer:
         engine: Engine,
         prompts: Sequence[Prompt],
         folder: Path,
+        validate: Callable[[], float] | None = None,
     ) -> None:
         self.config, self.world, self.engine = config, world, engine
         self.round, self.prompts, self.folder = adversarial_round, prompts, folder
+        self.validate = validate
         self.lengths = [len(prompt.token_ids) for prompt in prompts]
         self.steps_per_epoch = math.ceil(len(prompts) / config.training.reviews_per_step)
         self.total_steps = planned_steps(config.training, len(prompts))
+        self.checkpoints = folder / "checkpoints"
+        self.skips = Skips()
+        self.last_metrics: dict[str, float] = {}
+        self._plan: tuple[int, list[list[int]]] = (-1, [])
 
     def run(self) -> TrainingSummary:
-        """Train to the end. Raises AfaError after too many non-finite steps in a row (a checkpoint comes first)."""
-        settings = self.config.training
-        started, done, skipped = time.monotonic(), self._resume(), 0
-        in_a_row, values = 0, {}
+        """Train to the end. Raises AfaError after too many non-finite steps in a row (a checkpoint comes first), and
+        StoppedError after a signal to any rank (a checkpoint comes first)."""
+        started, done = time.monotonic(), self._resume()
         log = MetricsLog(self.folder, self.total_steps, done) if self.world.leads else None
         self.round.decoder.model.train()
         for step in range(done, self.total_steps):
-            began = time.monotonic()
-            batches = self.batches(step)
-            means = self.round.play(batches, epoch=step // self.steps_per_epoch, step=step)
-            rate = learning_rate(settings, step, self.total_steps)
-            outcome = self.engine.step(rate)
-            skipped += not outcome.applied
-            in_a_row = 0 if outcome.applied else in_a_row + 1
-            if (step + 1) % settings.log_every == 0 or step + 1 == self.total_steps:
-                values = means.over_ranks(self.world)
-                values |= {"learning_rate": rate, "grad_norm": outcome.grad_norm, "skipped_steps": float(skipped)}
-                values |= {"epoch": (step + 1) / self.steps_per_epoch, "step_seconds": time.monotonic() - began}
-                if log:
-                    log.write(step + 1, values)
-            if in_a_row > settings.max_skipped_steps:
-                path = self.save(step + 1)
-                raise AfaError(
-                    f"training: {in_a_row} steps in a row had a non-finite gradient, the last is step {step + 1}; "
-                    f"checkpoint {path}. Lower training.learning_rate ({settings.learning_rate}) or set "
-                    "model.dtype=float32"
-                )
-            if (
-                settings.checkpoint_every
-                and (step + 1) % settings.checkpoint_every == 0
-                and step + 1 < self.total_steps
-            ):
-                self.save(step + 1)
-        self.save(self.total_steps)
+            self._step(step, log)
+            self._keep(step + 1)
         if log:
             log.close()
-        return self._summary(done, skipped, time.monotonic() - started, values)
+        if self.config.training.adapter == "best":
+            self._load_best()
+        return self._summary(done, time.monotonic() - started)
+
+    def _step(self, step: int, log: MetricsLog | None) -> None:
+        """Round, optimizer step, metrics."""
+        settings, began = self.config.training, time.monotonic()
+        self.world.pulse.at("training", step + 1)
+        means = self.round.play(self.batches(step), epoch=step // self.steps_per_epoch, step=step)
+        rate = learning_rate(settings, step, self.total_steps)
+        outcome = self.engine.step(rate)
+        self.skips = self.skips.after(outcome.applied)
+        if self.validate and self._is_due(settings.validate_every, step + 1):
+            means.put("validation_loss", self.validate())
+        if (step + 1) % settings.log_every == 0 or step + 1 == self.total_steps or "validation_loss" in means.sums:
+            values = means.over_ranks(self.world)
+            values |= {"learning_rate": rate, "grad_norm": outcome.grad_norm, "skipped_steps": float(self.skips.total)}
+            values |= {"epoch": (step + 1) / self.steps_per_epoch, "step_seconds": time.monotonic() - began}
+            values["peak_memory_gib"] = self.world.largest(peak_memory_gib(self.world.device))
+            self.last_metrics = values
+            if log:
+                log.write(step + 1, values)
+
+    def _keep(self, step: int) -> None:
+        """Checkpoints where they are due, and whatever ends training early. The same decisions on every rank."""
+        settings = self.config.training
+        stopping = self.world.any(self.world.stop.requested)
+        failing = self.skips.in_a_row > settings.max_skipped_steps
+        best = self._is_best(step)
+        if not (stopping or failing or best or self._is_due(settings.checkpoint_every, step)):
+            return
+        path = self.save(step)
+        if best and self.world.leads:
+            mark_best(self.checkpoints, step, self.last_metrics["validation_loss"])
+        if failing:
+            raise AfaError(
+                f"training: {self.skips.in_a_row} steps in a row had a non-finite gradient, the last is step {step}; "
+                f"checkpoint {path}. Lower training.learning_rate ({settings.learning_rate}) or set model.dtype=float32"
+            )
+        if stopping:
+            reasons = self.world.gather(self.world.stop.reason)
+            self.world.stop.ask(next(filter(None, reasons)))
+            raise self.world.stop.error(f"after step {step} of {self.total_steps}, saved in {path}")
+
+    def _is_due(self, every: int, step: int) -> bool:
+        """Every so many steps, and at the end."""
+        return step == self.total_steps or (every > 0 and step % every == 0)
+
+    def _is_best(self, step: int) -> bool:
+        if not self.validate or not self._is_due(self.config.training.validate_every, step):
+            return False
+        before = self.world.from_leader(best_step(self.checkpoints))
+        return before is None or self.last_metrics["validation_loss"] < before[1]
 
     def batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of a step."""
         settings = self.config.training
         epoch, place = divmod(step, self.steps_per_epoch)
-        plan = plan_epoch(self.lengths, settings.reviews_per_step, seed=self.config.run.seed, epoch=epoch)
+        if self._plan[0] != epoch:
+            plan = plan_epoch(self.lengths, settings.reviews_per_step, seed=self.config.run.seed, epoch=epoch)
+            self._plan = (epoch, plan)
         shares = share(
-            plan[place],
+            self._plan[1][place],
             self.lengths,
             world_size=self.world.size,
             rank=self.world.rank,
@@ -118,16 +164,12 @@ class Trainer:
 
     def save(self, step: int) -> Path:
         """A checkpoint after `step` steps; every rank calls it."""
-        adversary = self.round.adversary
-        full = adversary.state_dict() if adversary else {}
-        alone = {name: full.pop(name) for name in ("replay_clean", "replay_masked", "generator") if name in full}
-        return save_checkpoint(
-            self.folder / "checkpoints",
+        return save_run(
+            self.checkpoints,
             self.world,
-            state={"step": step, "world_size": self.world.size, "held_out": list(self.round.held_out)},
-            engine=self.engine.state(),
-            adversary=full or None,
-            rank_state={"random": torch.get_rng_state(), "adversary": alone},
+            self.engine,
+            self.round,
+            state={"step": step, "skipped": self.skips.total, "skipped_in_a_row": self.skips.in_a_row},
             keep=self.config.training.keep_checkpoints,
         )
 
@@ -142,40 +184,29 @@ class Trainer:
     def _resume(self) -> int:
         if not self.config.run.resume:
             return 0
-        checkpoint = newest_checkpoint(self.folder / "checkpoints", self.world)
+        checkpoint = newest_checkpoint(self.checkpoints, self.world)
         if checkpoint is None:
             return 0
-        self._restore(checkpoint)
+        restore_run(checkpoint, self.world, self.engine, self.round)
+        self.skips = Skips(checkpoint.state.get("skipped", 0), checkpoint.state.get("skipped_in_a_row", 0))
         return int(checkpoint.state["step"])
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        try:
-            self.engine.load_state(checkpoint.engine)
-        except (KeyError, RuntimeError) as error:
-            raise AfaError(
-                f"{checkpoint.path}: does not fit this run's model and adapter ({error}); resume with the settings of "
-                "its config.yaml"
-            ) from None
-        own: dict[str, Any] = checkpoint.rank_state or {}
-        adversary = self.round.adversary
-        if adversary and checkpoint.adversary:
-            # A rank that did not exist when this was saved starts with an empty replay store.
-            alone = own.get("adversary") or {k: v for k, v in adversary.state_dict().items() if "replay" in k}
-            fresh = {"generator": adversary.state_dict()["generator"]}
-            adversary.load_state_dict(checkpoint.adversary | fresh | alone)
-        self.round.held_out.extend((a, b) for a, b in checkpoint.state["held_out"])
-        if "random" in own:
-            torch.set_rng_state(own["random"])
+    def _load_best(self) -> None:
+        """The trained weights of the best validation, in place of the last ones."""
+        noted = self.world.from_leader(best_step(self.checkpoints))
+        if noted is None or noted[0] == self.total_steps:
+            return
+        self.engine.load_state(checkpoint_of_step(self.checkpoints, noted[0], self.world).engine)
 
-    def _summary(self, done: int, skipped: int, seconds: float, values: dict[str, float]) -> TrainingSummary:
-        settings = self.config.adversary
+    def _summary(self, done: int, seconds: float) -> TrainingSummary:
+        settings, values = self.config.adversary, self.last_metrics
         auroc = values.get("adversary_auroc")
         raised = alarms(auroc, settings.auroc_high, settings.auroc_low) if auroc is not None else []
         return TrainingSummary(
             steps=self.total_steps,
             reviews=len(self.prompts),
             seconds=seconds,
-            skipped_steps=skipped,
+            skipped_steps=self.skips.total,
             resumed_from=done,
             last_metrics=values,
             alarms=tuple(raised),

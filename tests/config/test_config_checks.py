@@ -52,6 +52,16 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         ["data.labels.b=[2]"],
     ),
     "betas of one": (["training.betas=[0.9, 1]"], "training.betas = [0.9, 1.0]: ", ["training.betas=[0.9, 0.95]"]),
+    "the best of nothing": (
+        ["training.adapter=best"],
+        "training.adapter = best: ",
+        ["data.validation={path: 'builtin:planted', split: validation}"],
+    ),
+    "validation on nothing": (
+        ["training.validate_every=5"],
+        "training.validate_every = 5: ",
+        ["data.validation.path=builtin:planted"],
+    ),
     "ZeRO in one process": (["training.zero_stage=2"], "training.zero_stage = 2: ", ["training.engine=deepspeed"]),
     "a DeepSpeed file for the plain engine": (
         ["training.deepspeed_file=ds.json"],

@@ -89,7 +89,7 @@ class Feedback:
             weight_decay=0.01,
             spectral_norm=True,
             r1=0.0,
-            replay=512,
+            replay=4,
             seed=0,
         )
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import torch
 
 from afa_llm.errors import AfaError
 from afa_llm.training import checkpoint as module
-from afa_llm.training.checkpoint import fault_of, newest_checkpoint, save_checkpoint
+from afa_llm.training.checkpoint import best_step, fault_of, mark_best, newest_checkpoint, save_checkpoint
 from afa_llm.training.distributed import World
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -32,7 +36,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert found is not None and found.state["step"] == 4
     assert torch.equal(found.engine["a|weight"], torch.arange(6.0) + 4)
     assert found.adversary is not None and found.adversary["discriminator"]["w"].tolist() == [4, 4]
-    assert found.rank_state is not None and torch.equal(found.rank_state["random"], torch.get_rng_state())
+    assert torch.equal(found.rank_states[0]["random"], torch.get_rng_state())
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
@@ -70,17 +74,78 @@ def test_a_partial_folder_is_no_checkpoint(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path, ALONE) is None
 
 
-def test_a_failed_save_leaves_the_old_one_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path, 1, keep=1)
+def test_steps_are_ordered_as_numbers(tmp_path: Path) -> None:
+    for step in (999_999, 1_000_000):
+        save(tmp_path, step)
+    found = newest_checkpoint(tmp_path, ALONE)
+    assert found is not None and found.state["step"] == 1_000_000
 
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_write_leader", full)
-    with pytest.raises(AfaError, match="No space left"):
-        save(tmp_path, 2, keep=1)
-    assert [p.name for p in tmp_path.iterdir()] == ["step_000001"]
-    assert fault_of(tmp_path / "step_000001") is None
+def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (save(tmp_path, step) / "state.json").write_text("{}")
+    with pytest.raises(AfaError, match=r"no checkpoint is good \(step_000002: state.json does not fit its hash"):
+        newest_checkpoint(tmp_path, ALONE)
+    assert newest_checkpoint(tmp_path / "none", ALONE) is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"files": 3}', '{"other": {}}'])
+def test_a_strange_manifest_is_none(tmp_path: Path, content: str) -> None:
+    path = save(tmp_path, 1)
+    (path / "manifest.json").write_text(content)
+    assert fault_of(path) == "no readable manifest"
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
+    for step, loss in ((1, 0.9), (2, 0.5), (3, 0.7), (4, 0.6), (5, 0.55)):
+        mark_best(tmp_path, step, loss)
+        save(tmp_path, step, keep=2)
+    assert best_step(tmp_path) == (2, 0.5)
+    assert sorted(p.name for p in tmp_path.glob("step_*")) == ["step_000002", "step_000004", "step_000005"]
+
+
+def test_old_ranks_are_dealt_out_to_new_ones(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps(state | {"world_size": 3}))
+    for rank in range(3):
+        torch.save({"rank": rank}, path / f"rank_{rank}.pt")
+
+    def ranks_of(rank: int, size: int) -> list[int]:
+        return [state["rank"] for state in module._read(path, World(rank, size, torch.device("cpu"))).rank_states]
+
+    assert [ranks_of(r, 3) for r in range(3)] == [[0], [1], [2]]
+    assert [ranks_of(r, 2) for r in range(2)] == [[0, 2], [1]]
+    assert [ranks_of(r, 4) for r in range(4)] == [[0], [1], [2], []]
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+def test_a_failed_save_names_the_path_and_leaves_the_old_one(tmp_path: Path, kind: str) -> None:
+    """A real full disk (1 MB) or read-only one."""
+    with small_disk(tmp_path / "disk") as (folder, make_read_only):
+        save(folder, 1, keep=1)
+        if kind == "read-only":
+            make_read_only()
+        large = {"a|weight": torch.zeros(400_000)}
+        words = "No space left" if kind == "full" else "Read-only file system"
+        with pytest.raises(AfaError, match=rf"checkpoint of step 2 not written: {folder}.*: {words}"):
+            save(folder, 2, keep=1, engine=large)
+        assert [p.name for p in folder.iterdir() if kind == "full" or not p.name.startswith(".")] == ["step_000001"]
+        found = newest_checkpoint(folder, ALONE)
+        assert found is not None and found.state["step"] == 1
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A file system of one megabyte in memory, mounted for the test; skips where mounting is not allowed."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no right to mount a small file system: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder, lambda: subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True) and None
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_nothing_is_pruned_before_the_new_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +153,7 @@ def test_nothing_is_pruned_before_the_new_one_stands(tmp_path: Path, monkeypatch
     seen = []
     publish = module._publish
     monkeypatch.setattr(
-        module, "_publish", lambda a, b: (seen.append((tmp_path / "step_000001").exists()), publish(a, b))
+        module, "_publish", lambda *a: (seen.append((tmp_path / "step_000001").exists()), publish(*a))[1]
     )
     save(tmp_path, 2, keep=1)
     assert seen == [True]
@@ -106,7 +171,6 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text().replace("rank_0.pt", "other"))
     (path / "other").write_bytes(b"")
     import hashlib
-    import json
 
     files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in path.iterdir() if p != manifest}
     manifest.write_text(json.dumps({"files": files}))

@@ -1,0 +1,68 @@
+"""Files that are on the disk, not only in its cache, and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+
+def write_durably(path: Path, data: bytes) -> str:
+    """Write, sync, and return the SHA-256 of what was meant. Raises OSError (disk full, read-only)."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def publish_folder(partial: Path, final: Path) -> None:
+    """Give a finished folder its name; what bore it before is gone only afterwards. Raises OSError.
+
+    A kill at any moment leaves the old folder, the new one, or the old one under its `.old_` name beside nothing,
+    which `recover_folder` puts back.
+    """
+    sync_folder(partial)
+    old = final.with_name(f".old_{final.name}")
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+    partial.rename(final)
+    sync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Take the name away first: a kill half way leaves no half of a folder under it."""
+    gone = path.with_name(f".gone_{path.name}")
+    shutil.rmtree(gone, ignore_errors=True)
+    path.rename(gone)
+    shutil.rmtree(gone)
+
+
+def recover_folders(parent: Path) -> None:
+    """Put back what a kill inside `publish_folder` left under its `.old_` name, finish what `remove_folder` began."""
+    for gone in parent.glob(".gone_*"):
+        shutil.rmtree(gone, ignore_errors=True)
+    for old in parent.glob(".old_*"):
+        final = parent / old.name.removeprefix(".old_")
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(final)
+
+
+def sync_folder(folder: Path) -> None:
+    """Names inside a folder are durable only when the folder itself is synced."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,134 @@
+"""The second half of a round: the adversary learns from the masked views, and each mask earns its reward.
+
+Legend: B reviews, K masks per review.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+
+from afa_llm.config import Config
+from afa_llm.method import policy_gradient
+from afa_llm.method import reward as rewards
+from afa_llm.method.detection_scores import detection_auroc
+from afa_llm.method.discriminator import Adversary
+from afa_llm.method.view_features import feature_count
+from afa_llm.records import Batch
+from afa_llm.training.distributed import World
+from afa_llm.training.looking import RANDOM_MASK, Look, Looker
+from afa_llm.training.metrics import Means
+
+HELD_OUT_SHARE = 8  # one review in eight never teaches the adversary; its AUROC is measured there
+WINDOW = 512  # held-out detections that the AUROC rests on
+
+
+class Feedback:
+    """The adversary (where the reward wants one) and the rewards of one decoder's masks."""
+
+    def __init__(self, looker: Looker, config: Config, world: World, hidden_size: int) -> None:
+        self.config, self.world, self.looker, self.face_K = config, world, looker, looker.face_K
+        self.adversary = self._make_adversary(hidden_size) if looker.has_adversary else None
+        self.held_out: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+
+    def teach(self, looks: Sequence[Look], means: Means) -> None:
+        """One update of the adversary from this round's views; nothing to do without one."""
+        if self.adversary is not None:
+            self._teach(self.adversary, looks, means)
+
+    def reward(self, look: Look, epoch: int, means: Means) -> None:
+        """What each mask earns, and which masks teach, into `look`."""
+        if not self.looker.gives_feedback:
+            return
+        assert look.masks is not None and look.drop_BK is not None
+        settings = self.config.reward
+        if self.adversary is not None and look.pair is not None:
+            logit_BK = self.adversary.detect(look.pair).view_as(look.drop_BK)
+            reward_BK = rewards.combine(
+                rewards.adversarial_reward(logit_BK, self.face_K), look.drop_BK, self.face_K, settings.label_weight
+            )
+            means.add("p_detect", logit_BK.sigmoid(), look.batch.weight_B)
+        else:
+            reward_BK = rewards.combine(torch.zeros_like(look.drop_BK), look.drop_BK, self.face_K, 1.0)
+        if settings.shuffle:
+            noise_BKW = self.looker.noise(look.batch, range(RANDOM_MASK + 1, RANDOM_MASK + 1 + len(self.face_K)), epoch)
+            reward_BK = rewards.shuffle(reward_BK, self.face_K, noise_BKW[..., 0], look.batch.weight_B)
+        maskable_B = look.batch.weight_B * (look.batch.word_mask_BW.sum(-1) >= 2)
+        look.reward_BK = reward_BK
+        look.kept_BK = policy_gradient.kept_groups(
+            reward_BK, self.face_K, self.config.objective.group_floor, maskable_B
+        )
+        means.add("reward", reward_BK, look.batch.weight_B)
+        means.add("kept_share", look.kept_BK.float(), look.batch.weight_B)
+        for face, name in ((1, "attended"), (-1, "unattended")):
+            if (self.face_K == face).any():
+                means.add(f"label_drop_{name}", look.drop_BK[:, self.face_K == face], look.batch.weight_B)
+
+    def _make_adversary(self, hidden_size: int) -> Adversary:
+        settings = self.config.adversary
+        return Adversary(
+            feature_count(hidden_size, len(self.looker.answers.labels), settings.features),
+            width=settings.width,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            spectral_norm=settings.spectral_norm,
+            r1=settings.r1,
+            replay=settings.replay,
+            seed=self.config.run.seed,
+            device=self.world.device,
+        )
+
+    def _teach(self, adversary: Adversary, looks: Sequence[Look], means: Means) -> None:
+        """The adversary learns from policy and random masks alike, but never from held-out reviews."""
+        pairs, weights, keys = [], [], []
+        for look in looks:
+            assert look.pair is not None and look.random_pair is not None
+            teaches_B = look.batch.weight_B * ~_is_held_out(look.batch)
+            pairs += [look.pair, look.random_pair]
+            weights += [teaches_B.repeat_interleave(len(self.face_K)), teaches_B]
+            keys += [pair_keys(look.batch, range(len(self.face_K))), pair_keys(look.batch, [RANDOM_MASK])]
+        joined = pairs[0]
+        for pair in pairs[1:]:
+            joined = joined.join(pair)
+        update = adversary.update(
+            joined,
+            torch.cat(weights).cpu(),
+            steps=self.config.adversary.steps_per_round,
+            key_N=torch.cat(keys),
+            reduce_sum=self.world.sum_tensors,
+        )
+        means.put("adversary_loss", update.loss)
+        self._measure(adversary, looks, means)
+
+    def _measure(self, adversary: Adversary, looks: Sequence[Look], means: Means) -> None:
+        """Held-out detection: AUROC, and how much better policy masks do at their aim than random ones."""
+        found: list[tuple[int, float, float]] = []
+        for look in looks:
+            assert look.pair is not None and look.random_pair is not None
+            held_B = (_is_held_out(look.batch) & (look.batch.weight_B > 0)).cpu()
+            if not held_B.any():
+                continue
+            sign_K = torch.where(self.face_K < 0, -1.0, 1.0)
+            policy_BK = adversary.detect(look.pair).cpu().float().view(-1, len(self.face_K))[held_B]
+            random_B = adversary.detect(look.random_pair).cpu().float()[held_B]
+            gain_BK = sign_K * (policy_BK.sigmoid() - random_B.sigmoid()[:, None])
+            key_BK = pair_keys(look.batch, range(len(self.face_K))).view(-1, len(self.face_K))
+            found += zip(*(x.flatten().tolist() for x in (key_BK[held_B], policy_BK, gain_BK)), strict=True)
+        every = sorted(entry for part in self.world.gather(found) for entry in part)
+        self.held_out.extend((logit, gain) for _, logit, gain in every)  # in an order that no layout changes
+        if self.held_out:
+            logits, gains = zip(*self.held_out, strict=True)
+            means.put("adversary_auroc", detection_auroc(torch.tensor(logits)))
+            means.put("adversary_advantage_over_random", sum(gains) / len(gains))
+
+
+def pair_keys(batch: Batch, masks: Sequence[int]) -> torch.Tensor:
+    """A name for each (review, mask), int64 [B·K] on the CPU, row b·K + k."""
+    mask_K = torch.tensor(list(masks), dtype=torch.int64)
+    return (batch.review_key_B.cpu()[:, None] + mask_K).flatten()
+
+
+def _is_held_out(batch: Batch) -> torch.Tensor:
+    return batch.review_key_B % HELD_OUT_SHARE == 0

@@ -1,0 +1,87 @@
+"""Everything the next step depends on, to a checkpoint and back.
+
+Trained weights and optimizer moments (full tensors), the adversary with its optimizer and replay,
+the window of held-out detections, the random state of every rank, and the step. The order of reviews, the masks, the
+step size and the shares of ranks are pure functions of (seed, step), so there is nothing of them to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from afa_llm.errors import AfaError
+from afa_llm.training.adversarial_round import AdversarialRound
+from afa_llm.training.checkpoint import Checkpoint, save_checkpoint
+from afa_llm.training.distributed import World
+from afa_llm.training.engine import Engine
+
+
+def save_run(
+    folder: Path,
+    world: World,
+    engine: Engine,
+    adversarial_round: AdversarialRound,
+    *,
+    state: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """A checkpoint after `state["step"]` steps; every rank calls it."""
+    feedback = adversarial_round.feedback
+    full = feedback.adversary.state_dict() if feedback.adversary else {}
+    replay = full.pop("replay", {})
+    return save_checkpoint(
+        folder,
+        world,
+        state=dict(state) | {"held_out": list(feedback.held_out)},
+        engine=engine.state(),
+        adversary=full or None,
+        rank_state={"random": _random_state(world), "replay": replay},
+        keep=keep,
+    )
+
+
+def restore_run(checkpoint: Checkpoint, world: World, engine: Engine, adversarial_round: AdversarialRound) -> None:
+    """Bring a run to where the checkpoint stood.
+
+    With another number of ranks the replay shares of the old ranks are dealt out to the new ones, which changes nothing
+    of what is drawn. Raises AfaError where model or adapter differ from those of the checkpoint.
+    """
+    try:
+        engine.load_state(checkpoint.engine)
+        _restore_adversary(checkpoint, adversarial_round)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise AfaError(
+            f"{checkpoint.path}: does not fit this run's model, adapter or adversary ({error}); resume with the "
+            "settings of its config.yaml"
+        ) from None
+    adversarial_round.feedback.held_out.extend((a, b) for a, b in checkpoint.state["held_out"])
+    if checkpoint.rank_states:
+        _set_random_state(checkpoint.rank_states[0]["random"], world)
+
+
+def _restore_adversary(checkpoint: Checkpoint, adversarial_round: AdversarialRound) -> None:
+    adversary = adversarial_round.feedback.adversary
+    if adversary is None or checkpoint.adversary is None:
+        return
+    replay = adversary.replay.state_dict()
+    shares = [state["replay"] for state in checkpoint.rank_states]
+    if shares:
+        replay = {name: torch.cat([share[name] for share in shares]) for name in replay}
+    adversary.load_state_dict(checkpoint.adversary | {"replay": replay})
+
+
+def _random_state(world: World) -> dict[str, Any]:
+    state = {"cpu": torch.get_rng_state()}
+    if world.device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(world.device)
+    return state
+
+
+def _set_random_state(state: dict[str, Any], world: World) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and world.device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], world.device)

@@ -1,0 +1,119 @@
+"""A run that was stopped anywhere ends as if it had never been."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from small_training import everything, small_trainer
+
+from afa_llm.data.batching import plan_epoch, share
+from afa_llm.errors import AfaError, StoppedError
+from afa_llm.training.checkpoint import best_step
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, torch.Tensor], list[dict]]:
+    """An unbroken run of twelve steps with a checkpoint after each: folder, final state, metrics."""
+    folder = tmp_path_factory.mktemp("whole")
+    trainer = small_trainer(tiny_model, folder, "training.checkpoint_every=1", f"training.keep_checkpoints={STEPS}")
+    assert trainer.total_steps == STEPS
+    trainer.run()
+    return folder, everything(trainer), _metrics(folder)
+
+
+def _metrics(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if "seconds" not in k and "memory" not in k} for row in rows]
+
+
+@pytest.mark.parametrize("stop", range(1, STEPS))
+def test_resumed_after_any_step(whole: tuple, tiny_model: Path, tmp_path: Path, stop: int) -> None:
+    folder, final, metrics = whole
+    shutil.copytree(folder / "checkpoints" / f"step_{stop:06d}", tmp_path / "checkpoints" / f"step_{stop:06d}")
+    (tmp_path / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text())
+    torch.manual_seed(99)  # a new process has another random state
+    trainer = small_trainer(tiny_model, tmp_path, "run.resume=true", "training.checkpoint_every=0")
+    summary = trainer.run()
+    assert summary.resumed_from == stop
+    again = everything(trainer)
+    assert again.keys() == final.keys()
+    assert [name for name in final if not torch.equal(final[name], again[name])] == []
+    assert _metrics(tmp_path) == metrics
+
+
+def test_stopped_by_a_signal_saves_and_raises(tiny_model: Path, tmp_path: Path) -> None:
+    trainer = small_trainer(tiny_model, tmp_path)
+    trainer.world.stop.ask("SIGUSR1")
+    with pytest.raises(StoppedError, match=r"stopped by SIGUSR1 after step 1 of 12, saved in .*step_000001"):
+        trainer.run()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_000001"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(whole: tuple, tiny_model: Path, tmp_path: Path) -> None:
+    folder, *_ = whole
+    shutil.copytree(folder / "checkpoints" / "step_000003", tmp_path / "checkpoints" / "step_000003")
+    trainer = small_trainer(tiny_model, tmp_path, "run.resume=true", "lora.rank=3")
+    with pytest.raises(AfaError, match="step_000003: does not fit this run's model"):
+        trainer.run()
+
+
+def test_non_finite_steps_in_a_row_stop_with_a_checkpoint(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = small_trainer(tiny_model, tmp_path, "training.max_skipped_steps=2")
+    backward = trainer.engine.backward
+    monkeypatch.setattr(trainer.engine, "backward", lambda loss: backward(loss * float("nan")))
+    before = {name: value.clone() for name, value in trainer.engine.state().items()}
+    with pytest.raises(AfaError, match=r"3 steps in a row had a non-finite gradient, the last is step 3; checkpoint "):
+        trainer.run()
+    assert all(torch.equal(before[name], value) for name, value in trainer.engine.state().items())
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_000003"]
+
+
+def test_the_best_validation_is_kept_and_used(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [
+        "data.validation={path: 'builtin:planted', split: validation, max_samples: 6}",
+        "training.validate_every=3",
+        "training.adapter=best",
+        "training.keep_checkpoints=1",
+        "training.checkpoint_every=0",
+    ]
+    trainer = small_trainer(tiny_model, tmp_path, *settings)
+    real = trainer.validate
+    assert real is not None and 0 < real() < 3
+    losses = iter([0.9, 0.4, 0.6, 0.5])
+    monkeypatch.setattr(trainer, "validate", lambda: next(losses))
+    seen: dict[int, torch.Tensor] = {}
+    save = trainer.save
+    monkeypatch.setattr(trainer, "save", lambda step: (seen.update({step: _weights(trainer)}), save(step))[1])
+    trainer.run()
+    assert best_step(tmp_path / "checkpoints") == (6, 0.4)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step_*")) == ["step_000006", "step_000012"]
+    assert torch.equal(_weights(trainer), seen[6]) and not torch.equal(seen[6], seen[12])
+    validated = {row["step"]: row["validation_loss"] for row in _metrics(tmp_path) if "validation_loss" in row}
+    assert validated == {3: 0.9, 6: 0.4, 9: 0.6, 12: 0.5}
+
+
+def _weights(trainer: object) -> torch.Tensor:
+    state = trainer.engine.state()  # type: ignore[attr-defined]
+    return torch.cat([value.flatten() for name, value in state.items() if name.endswith("|weight")])
+
+
+def test_the_order_of_reviews_does_not_know_the_number_of_ranks() -> None:
+    lengths = [5 + (7 * i) % 23 for i in range(50)]
+    for epoch in range(2):
+        for step in plan_epoch(lengths, 8, seed=3, epoch=epoch):
+            for size in (1, 2, 3):
+                shares = [share(step, lengths, world_size=size, rank=rank, micro_batch_size=4) for rank in range(size)]
+                taught = [i for parts in shares for part in parts for i, weight in part if weight]
+                assert sorted(taught) == sorted(step)
