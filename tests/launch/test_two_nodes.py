@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from launched import launch_environment, scripts_in
+from launched import Script, launch_environment, scripts_in, wait_for
 from private_ssh import HOSTS, missing_for_ssh, private_ssh
 
 from afa_llm.training.distributed import free_port
@@ -72,15 +72,21 @@ def assert_same(folder: Path, single: Path) -> None:
             assert row[name] == pytest.approx(other[name], rel=1e-6, abs=1e-9), (row["step"], name)
 
 
-def both_nodes(
+def start_nodes(
     start: Callable, job: list[str], address: str, prefixes: list[tuple[str, ...]], **variables: str
-) -> None:
+) -> list[Script]:
+    """One script a node, each behind its prefix."""
     shape = {"NODES": "2", "SLOTS": "1", "MASTER_ADDR": address, "MASTER_PORT": str(free_port())}
-    nodes = [
+    return [
         start("node.sh", *job, prefix=prefix, NODE_RANK=str(rank), **shape, **variables)
         for rank, prefix in enumerate(prefixes)
     ]
-    for node in nodes:
+
+
+def both_nodes(
+    start: Callable, job: list[str], address: str, prefixes: list[tuple[str, ...]], **variables: str
+) -> None:
+    for node in start_nodes(start, job, address, prefixes, **variables):
         code, output = node.end(seconds=300)
         assert code == 0, output
 
@@ -94,6 +100,22 @@ def test_without_ssh_on_loopback(loopback: Path) -> None:
 @pytest.mark.slow
 def test_loopback_gives_the_numbers_of_a_single_node(loopback: Path, single_node: Path) -> None:
     assert_same(loopback, single_node)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_node_stops_both_with_a_checkpoint(start: Callable, job: list[str], tmp_path: Path) -> None:
+    """Sent to the script of node 1, whose rank writes no metrics and leads nothing."""
+    long = [*job, "training.epochs=200", "training.max_steps=500", "run.resume=true"]
+    nodes = start_nodes(start, long, "127.0.0.1", [(), ()])
+    folder = tmp_path / "runs" / "run"
+    wait_for(folder / "metrics.jsonl", seconds=300)
+    nodes[1].send("SIGTERM")
+    for node in nodes:
+        code, output = node.end(seconds=120)
+        assert code == 75, output
+    steps = len((folder / "metrics.jsonl").read_text().splitlines())
+    assert 0 < steps < 500
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step_{steps:06d}"]
 
 
 @pytest.fixture
