@@ -59,17 +59,19 @@ signal_everywhere() {
     [ -z "${SSH_PORT:-}" ] || export PDSH_SSH_ARGS_APPEND="${PDSH_SSH_ARGS_APPEND:-} -p $SSH_PORT"
     answer=$(PDSH_RCMD_TYPE=ssh pdsh -f 1024 -t 10 -u 60 -w "$hosts" \
         "$(quoted "$here/stop.sh" --signal "$signal" "$@")" 2>&1 </dev/null) || true
-    grep -E "SIG$signal sent to process" <<<"$answer" >&2
+    sed '/^$/d; /ssh exited with exit code 1$/d' <<<"$answer" >&2 # 1: a host without a rank that listens
+    [[ $answer == *"SIG$signal sent to process"* ]]
 }
 
 hostfile="" signal=USR1
 while [ $# -gt 0 ]; do
     case $1 in
-        --hostfile) hostfile=${2:-} && shift 2 ;;
-        --signal) signal=${2:-} && shift 2 ;;
+        --hostfile | --signal) [ $# -ge 2 ] || refuse "$1: needs a value" ;;
         --*) refuse "$1: unknown option" ;;
         *) break ;;
     esac
+    if [ "$1" = --hostfile ]; then hostfile=$2; else signal=$2; fi
+    shift 2
 done
 [ $# -gt 0 ] || refuse "which job? give an argument of its command, such as run.name=mine"
 [[ $signal =~ ^(USR1|TERM|INT|KILL)$ ]] || refuse "--signal $signal: must be USR1, TERM, INT or KILL"

@@ -26,6 +26,7 @@ WRONG_USES = {
     "hostfile that isn't there": ("hostfile.sh", ["nowhere", "c.yaml"], {}, "nowhere: cannot be read"),
     "stop what": ("stop.sh", [], {}, "which job?"),
     "stop by another signal": ("stop.sh", ["--signal", "STOP", "c.yaml"], {}, "--signal STOP"),
+    "stop, option without its value": ("stop.sh", ["--hostfile"], {}, "--hostfile: needs a value"),
     "stop, unknown option": ("stop.sh", ["--all"], {}, "--all: unknown option"),
     "stop, hostfile that isn't there": ("stop.sh", ["--hostfile", "nowhere", "c.yaml"], {}, "nowhere"),
     "slurm, no config": ("slurm.sbatch", [], {}, "sbatch launch/slurm.sbatch CONFIG"),
