@@ -204,6 +204,9 @@ class Training(Section):
 
 class Rollouts(Section):
     backend: Literal["transformers"] = Field("transformers", description="who answers prompts")
+    reader: Literal["tuned", "base"] = Field(
+        "tuned", description="weights that read the masked views for adversary and reward: tuned, or the frozen base"
+    )
 
 
 class Evaluation(Section):

@@ -9,6 +9,7 @@ Legend: B reviews, W words, K masks per review, C labels, N = B·K masked views.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -118,18 +119,31 @@ class Looker:
         if random_B1W is not None:
             hidden_BKW = torch.cat([hidden_BKW, random_B1W], dim=1)
         view = masked_views.hide(look.batch, hidden_BKW, self.config.masking.view, self.filler_ids)
-        masked = self._read_masked(view)
+        with self._reader():
+            clean, clean_focus = self._compared(look)
+            masked = self._read_masked(view)
         B, K = look.masks.hidden_BKW.shape[:2]
         if random_B1W is not None:
             focus = read_focus(masked.rows_LBHT, view.word_of_token_BT, view.word_mask_BW)
             features = self.config.adversary.features
-            pairs = pair_features((look.clean, look.focus), (masked, focus), view.word_mask_BW, features)
+            pairs = pair_features((clean, clean_focus), (masked, focus), view.word_mask_BW, features)
             index_BK = torch.arange(len(hidden_BKW) * (K + 1)).view(B, K + 1)
             look.pair = pairs.select(index_BK[:, :K].reshape(-1))
             look.random_pair = pairs.select(index_BK[:, K])
-        clean_BC, masked_NC = self._answers(look, view, masked)
+        clean_BC, masked_NC = self._answers(look, clean, view, masked)
         masked_BKC = masked_NC.unflatten(0, (B, -1))[:, :K]
         look.drop_BK = rewards.label_drop(clean_BC, masked_BKC, look.batch.label_B)
+
+    def _reader(self) -> AbstractContextManager[None]:
+        """Whose eyes judge the masks: the tuned decoder's, or those of the frozen base below it."""
+        return self.decoder.base() if self.config.rollouts.reader == "base" else nullcontext()
+
+    def _compared(self, look: Look) -> tuple[DecoderReading, Focus]:
+        """The clean view that masked ones are compared with, read by the same weights as they are."""
+        if self.config.rollouts.reader == "tuned":
+            return look.clean, look.focus
+        with self.decoder.answering():
+            return self.read_clean(look.batch)
 
     def _read_masked(self, view: View) -> DecoderReading:
         rows = (
@@ -146,10 +160,12 @@ class Looker:
             torch.cat([r.rows_LBHT for r in readings], dim=1),
         )
 
-    def _answers(self, look: Look, view: View, masked: DecoderReading) -> tuple[torch.Tensor, torch.Tensor]:
+    def _answers(
+        self, look: Look, clean: DecoderReading, view: View, masked: DecoderReading
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Clean and masked answers, both from the same engine at the same version."""
         if self.generator is None:
-            return look.clean.label_logprob_BC, masked.label_logprob_BC
+            return clean.label_logprob_BC, masked.label_logprob_BC
         prompts = [list(prompt.token_ids) for prompt in look.batch.prompts]
         answered = self.generator.answer([*prompts, *masked_views.views_as_prompts(view)], self.answers)
         logprob_NC = answered.label_logprob_NC.to(masked.label_logprob_BC)

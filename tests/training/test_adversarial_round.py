@@ -13,6 +13,8 @@ from afa_llm import assembly
 from afa_llm.config import Config
 from afa_llm.config_loading import load_config
 from afa_llm.data.batching import collate
+from afa_llm.method import masked_views
+from afa_llm.method.reward import label_drop
 from afa_llm.method.view_features import FeaturePair
 from afa_llm.records import Batch, Prompt
 from afa_llm.training.adversarial_round import AdversarialRound
@@ -225,3 +227,25 @@ def test_the_advantage_counts_what_each_face_is_after(tiny_model: Path, monkeypa
     parts.gradient(parts.batches(24))
     gain = parts.means.over_ranks(ALONE)["adversary_advantage_over_random"]
     assert gain == pytest.approx(1 / (1 + math.exp(-2)) - 0.5)
+
+
+def test_the_frozen_base_can_judge(tiny_model: Path) -> None:
+    """reader=base: the drop and the adversary's features are those of the decoder without its adapter."""
+    looks = {}
+    for reader in ("tuned", "base"):
+        parts = Parts(tiny_model, f"rollouts.reader={reader}")
+        looks[reader] = parts.round.looker.look(parts.batches(6)[0], 0, differentiable=True)
+    tuned, base = looks["tuned"], looks["base"]
+    assert tuned.drop_BK is not None and base.drop_BK is not None and base.masks is not None
+    assert tuned.pair is not None and base.pair is not None
+    assert torch.equal(tuned.masks.hidden_BKW, base.masks.hidden_BKW)  # masks come from the tuned focus either way
+    assert not torch.allclose(tuned.drop_BK, base.drop_BK, atol=1e-3)
+    with parts.decoder.answering(), parts.decoder.base():
+        clean = parts.decoder.read(masked_views.clean_view(base.batch), parts.material.answers)
+        view = masked_views.hide(base.batch, base.masks.hidden_BKW, "block")
+        masked = parts.decoder.read(view, parts.material.answers)
+    expected_BK = label_drop(clean.label_logprob_BC, masked.label_logprob_BC.unflatten(0, (6, 4)), base.batch.label_B)
+    torch.testing.assert_close(base.drop_BK, expected_BK, atol=1e-5, rtol=0)
+    unit_BD = torch.nn.functional.normalize(clean.hidden_BD, dim=-1) * clean.hidden_BD.shape[-1] ** 0.5
+    found_BD = base.pair.clean_NF.view(6, 4, -1)[:, 0, : clean.hidden_BD.shape[-1]]
+    torch.testing.assert_close(found_BD, unit_BD, atol=1e-5, rtol=0)
