@@ -83,7 +83,6 @@ def test_the_same_gradient(
     found = play(tiny_model, tmp_path, *settings, ranks=ranks)
     for name in ("gradient", "adversary"):
         error = (found[name] - reference[name]).norm() / reference[name].norm()
-        print(f"{name}: {error:.1e}")
-        assert error < 1e-4, f"{name}: relative error {error:.1e}"
+        assert error < 1e-5, f"{name}: relative error {error:.1e}"  # worst seen 1.1e-6: float32 sums in another order
     for step in range(3):
         torch.testing.assert_close(found[f"losses {step}"], reference[f"losses {step}"], rtol=2e-3, atol=1e-4)
