@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="afa",
         description="Teach a decoder LLM to look at the words that decide: adversarial feedback for attention (AFA).",
         epilog="Start with `afa demo`. `afa VERB --help` explains a verb, `afa config --explain` every setting. "
-        "Exit codes: 0 done, 1 crash, 2 something you can mend, 75 stopped by SIGTERM or SIGUSR1 (run.resume=true continues), "
+        "Exit codes: 0 done, 1 crash, 2 something you can mend, 75 stopped by a signal (run.resume=true continues), "
         "76 another rank was lost, 130 interrupted.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
