@@ -167,6 +167,9 @@ class Objective(Section):
     entropy_weight: float = Field(0.0, ge=0, description="β: reward for a spread focus")
     kl_weight: float = Field(0.0, ge=0, description="κ: KL(base ‖ tuned) of the next token on the clean prompt")
     masked_task_weight: float = Field(0.0, ge=0, description="weight of the cross-entropy on one masked view")
+    masked_base_weight: float = Field(
+        0.0, ge=0, description="weight of KL(base ‖ tuned) between the labels' answers on one masked view"
+    )
     group_floor: float = Field(1e-4, ge=0, description="groups whose rewards differ by less (std) are skipped")
 
 

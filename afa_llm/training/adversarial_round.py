@@ -69,7 +69,7 @@ class AdversarialRound:
             if not keep_graph:
                 look.clean, look.focus = self.looker.read_clean(look.batch)
             self.engine.backward(self._loss(look, reviews, kept if self._gives_feedback(step) else 0.0, means))
-            if self.config.objective.masked_task_weight > 0:
+            if self.looker.uses_masked_view:
                 self.engine.backward(self._masked_loss(look, reviews, means))
         return means
 
@@ -122,13 +122,25 @@ class AdversarialRound:
         return policy_gradient.kl_sum(base.vocabulary_logprob_BV, look.clean.vocabulary_logprob_BV, look.batch.weight_B)
 
     def _masked_loss(self, look: Look, reviews: float, means: Means) -> torch.Tensor:
-        """Cross-entropy on the first masked view of each review: masks as augmentation."""
+        """On the first masked view of each review: cross-entropy (masks as augmentation), and the base's own answer.
+
+        Where the words that decide are hidden, what is left must not decide more than it did before tuning.
+        """
+        weights, batch = self.config.objective, look.batch
         masked = self.looker.read_first_masked(look)
-        task = policy_gradient.task_loss_sum(
-            masked.label_logprob_BC, look.batch.label_B, look.batch.weight_B, self.config.objective.task_scope
-        )
-        means.put_sum("masked_task_loss", float(task.detach()), float(look.batch.weight_B.sum()))
-        return self.config.objective.masked_task_weight * task / reviews
+        loss = masked.label_logprob_BC.new_zeros(())
+        if weights.masked_task_weight > 0:
+            task = policy_gradient.task_loss_sum(
+                masked.label_logprob_BC, batch.label_B, batch.weight_B, weights.task_scope
+            )
+            means.put_sum("masked_task_loss", float(task.detach()), float(batch.weight_B.sum()))
+            loss = loss + weights.masked_task_weight * task / reviews
+        if weights.masked_base_weight > 0:
+            base_BC = self.looker.first_masked_by_base(look).float().log_softmax(-1)
+            kl = policy_gradient.kl_sum(base_BC, masked.label_logprob_BC.float().log_softmax(-1), batch.weight_B)
+            means.put_sum("masked_base_kl", float(kl.detach()), float(batch.weight_B.sum()))
+            loss = loss + weights.masked_base_weight * kl / reviews
+        return loss
 
     def _log_clean(self, look: Look, task: torch.Tensor, entropy_B: torch.Tensor, means: Means) -> None:
         batch = look.batch

@@ -58,6 +58,7 @@ class Looker:
         self.filler_ids, self.generator = filler_ids, generator
         self.face_K = masking_policy.faces(config.masking.direction, config.masking.masks_per_review)
         self.gives_feedback = config.objective.policy_gradient_weight > 0
+        self.uses_masked_view = config.objective.masked_task_weight > 0 or config.objective.masked_base_weight > 0
         self.has_adversary = self.gives_feedback and config.reward.source == "adversary"
 
     def look(self, batch: Batch, epoch: int, *, differentiable: bool) -> Look:
@@ -68,7 +69,7 @@ class Looker:
             with self.decoder.answering():
                 clean, focus = self.read_clean(batch)
         look = Look(batch, clean, focus)
-        if self.gives_feedback or self.config.objective.masked_task_weight > 0:
+        if self.gives_feedback or self.uses_masked_view:
             look.masks = self._draw(look, epoch)
         if self.gives_feedback:
             self._hide(look, self._random_masks(look, epoch) if self.has_adversary else None)
@@ -172,7 +173,14 @@ class Looker:
         return logprob_NC[: len(prompts)], logprob_NC[len(prompts) :]
 
     def read_first_masked(self, look: Look) -> DecoderReading:
-        """The first masked view of each review, differentiable: masks as augmentation."""
+        """The first masked view of each review (attended, where both are drawn), differentiable."""
+        return self.decoder.read(self._first_masked_view(look), self.answers)
+
+    def first_masked_by_base(self, look: Look) -> torch.Tensor:
+        """The frozen base's label log-probabilities on the same views, [B, C]."""
+        with self.decoder.answering(), self.decoder.base():
+            return self.decoder.read(self._first_masked_view(look), self.answers).label_logprob_BC
+
+    def _first_masked_view(self, look: Look) -> View:
         assert look.masks is not None
-        view = masked_views.hide(look.batch, look.masks.hidden_BKW[:, :1], self.config.masking.view, self.filler_ids)
-        return self.decoder.read(view, self.answers)
+        return masked_views.hide(look.batch, look.masks.hidden_BKW[:, :1], self.config.masking.view, self.filler_ids)

@@ -249,3 +249,21 @@ def test_the_frozen_base_can_judge(tiny_model: Path) -> None:
     unit_BD = torch.nn.functional.normalize(clean.hidden_BD, dim=-1) * clean.hidden_BD.shape[-1] ** 0.5
     found_BD = base.pair.clean_NF.view(6, 4, -1)[:, 0, : clean.hidden_BD.shape[-1]]
     torch.testing.assert_close(found_BD, unit_BD, atol=1e-5, rtol=0)
+
+
+def test_the_base_term_takes_a_masked_view_back_to_the_base(tiny_model: Path) -> None:
+    only = ["objective.task_weight=0", "objective.policy_gradient_weight=0", "objective.masked_base_weight=1"]
+    parts = Parts(tiny_model, *only, "masking.direction=attended")
+    found = []
+    for _ in range(4):
+        parts.gradient(parts.batches(8))
+        found.append(parts.means.over_ranks(ALONE)["masked_base_kl"])
+        parts.engine.step(3e-4)
+    assert found[0] > 0.01, found
+    assert found[0] > found[1] > found[2] > found[3], found
+    untouched = Parts(tiny_model, *only, "masking.direction=attended")
+    with torch.no_grad():
+        for name, parameter in untouched.decoder.model.named_parameters():
+            if "lora_B" in name:
+                parameter.zero_()
+    assert untouched.gradient(untouched.batches(8)).norm() < 1e-5  # tuned is base: nothing to mend

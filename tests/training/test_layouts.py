@@ -30,6 +30,7 @@ SETTINGS = [
     "objective.entropy_weight=0.1",
     "objective.kl_weight=0.1",
     "objective.masked_task_weight=0.3",
+    "objective.masked_base_weight=0.3",
 ]
 
 
