@@ -138,6 +138,9 @@ class Adversary(Section):
     features: tuple[Literal["hidden", "labels", "focus"], ...] = Field(
         ("hidden", "labels", "focus"), min_length=1, description="what the adversary sees of a view"
     )
+    against: Literal["clean", "random"] = Field(
+        "clean", description="what it tells a policy mask from: the clean view, or a random mask of the same size"
+    )
     width: int = Field(64, ge=1, description="hidden units")
     learning_rate: float = Field(1e-3, gt=0, description="step size of its AdamW")
     weight_decay: float = Field(0.01, ge=0, description="decay of its AdamW")

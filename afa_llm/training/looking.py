@@ -126,14 +126,27 @@ class Looker:
         B, K = look.masks.hidden_BKW.shape[:2]
         if random_B1W is not None:
             focus = read_focus(masked.rows_LBHT, view.word_of_token_BT, view.word_mask_BW)
-            features = self.config.adversary.features
-            pairs = pair_features((clean, clean_focus), (masked, focus), view.word_mask_BW, features)
-            index_BK = torch.arange(len(hidden_BKW) * (K + 1)).view(B, K + 1)
-            look.pair = pairs.select(index_BK[:, :K].reshape(-1))
-            look.random_pair = pairs.select(index_BK[:, K])
+            self._pair(look, (clean, clean_focus), (masked, focus), view.word_mask_BW)
         clean_BC, masked_NC = self._answers(look, clean, view, masked)
         masked_BKC = masked_NC.unflatten(0, (B, -1))[:, :K]
         look.drop_BK = rewards.label_drop(clean_BC, masked_BKC, look.batch.label_B)
+
+    def _pair(
+        self,
+        look: Look,
+        clean: tuple[DecoderReading, Focus],
+        masked: tuple[DecoderReading, Focus],
+        shown_NW: torch.Tensor,
+    ) -> None:
+        """What the adversary compares: each policy mask, and the random one, with the clean or with the random view."""
+        index_BK = torch.arange(len(shown_NW), device=shown_NW.device).view(look.batch.size, -1)
+        random_B = index_BK[:, -1]
+        if self.config.adversary.against == "random":
+            clean = chosen_rows(masked, random_B)
+            shown_NW = shown_NW & shown_NW[random_B].repeat_interleave(index_BK.shape[1], dim=0)
+        pairs = pair_features(clean, masked, shown_NW, self.config.adversary.features)
+        look.pair = pairs.select(index_BK[:, :-1].reshape(-1).to(pairs.clean_NF.device))
+        look.random_pair = pairs.select(random_B.to(pairs.clean_NF.device))
 
     def _reader(self) -> AbstractContextManager[None]:
         """Whose eyes judge the masks: the tuned decoder's, or those of the frozen base below it."""
@@ -184,3 +197,10 @@ class Looker:
     def _first_masked_view(self, look: Look) -> View:
         assert look.masks is not None
         return masked_views.hide(look.batch, look.masks.hidden_BKW[:, :1], self.config.masking.view, self.filler_ids)
+
+
+def chosen_rows(views: tuple[DecoderReading, Focus], rows_B: torch.Tensor) -> tuple[DecoderReading, Focus]:
+    """Some of the views that were read."""
+    reading, focus = views
+    chosen = DecoderReading(reading.label_logprob_BC[rows_B], reading.hidden_BD[rows_B], reading.rows_LBHT[:, rows_B])
+    return chosen, Focus(**{name: tensor[rows_B] for name, tensor in vars(focus).items()})

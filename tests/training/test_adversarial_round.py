@@ -267,3 +267,20 @@ def test_the_base_term_takes_a_masked_view_back_to_the_base(tiny_model: Path) ->
             if "lora_B" in name:
                 parameter.zero_()
     assert untouched.gradient(untouched.batches(8)).norm() < 1e-5  # tuned is base: nothing to mend
+
+
+def test_an_adversary_that_compares_with_random_masks(tiny_model: Path) -> None:
+    """Each policy mask is paired with the random mask of its review; the random one with itself, which says nothing."""
+    parts = Parts(tiny_model, "adversary.against=random", "adversary.features=[labels]")
+    clean = Parts(tiny_model, "adversary.features=[labels]")
+    look = parts.round.looker.look(parts.batches(6)[0], 0, differentiable=True)
+    usual = clean.round.looker.look(clean.batches(6)[0], 0, differentiable=True)
+    assert look.pair is not None and look.random_pair is not None
+    assert usual.pair is not None and usual.random_pair is not None
+    torch.testing.assert_close(look.pair.masked_NF, usual.pair.masked_NF)  # the policy's views are what they were
+    random_NF = usual.random_pair.masked_NF.repeat_interleave(4, dim=0)
+    torch.testing.assert_close(look.pair.clean_NF, random_NF)
+    assert torch.equal(look.random_pair.clean_NF, look.random_pair.masked_NF)
+    assert parts.round.feedback.adversary is not None
+    assert (parts.round.feedback.adversary.detect(look.random_pair) == 0).all()
+    assert parts.gradient(parts.batches(24)).isfinite().all()
