@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from afa_llm.config import Model
 from afa_llm.errors import AfaError
