@@ -75,7 +75,7 @@ def verdicts(plan: Plan, memory: Memory, config: Config, planner: Planner) -> li
 
 
 def mend_of(config: Config, plan: Plan, memory: Memory, planner: Planner) -> str:
-    """The first single change that fits, in the order of `KINDS`; else the first changes together; else what is left."""
+    """The first single change that fits, in the order of `KINDS`; else changes together; else what is left to do."""
     layout = plan.layout
     for kind in KINDS:
         for change in kind(Change((), config, False), layout):

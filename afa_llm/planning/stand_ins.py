@@ -26,7 +26,7 @@ def attention_stand_in() -> Iterator[None]:
     The function itself is exchanged: a TorchFunctionMode is off during backward, where checkpointing runs it again.
     """
     real = functional.scaled_dot_product_attention
-    functional.scaled_dot_product_attention = _attention
+    functional.scaled_dot_product_attention = _attention  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -73,7 +73,7 @@ def replace_quantized_products(model: nn.Module, dtype: torch.dtype) -> None:
     """Every bitsandbytes layer of the model from now on runs its stand-in, in the compute type."""
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt):
-            module.forward = _forward_of(module, dtype)
+            module.forward = _forward_of(module, dtype)  # type: ignore[method-assign]
 
 
 def _forward_of(module: Any, dtype: torch.dtype) -> Any:

@@ -95,8 +95,8 @@ def test_masked_views_stand_beside_the_graph_only_where_training_keeps_it(llama:
 
 def test_an_8_bit_base_is_not_sharded(llama: Path) -> None:
     config = settings(llama, *SHARDED, "model.quantization=int8", "data.max_tokens=32")
-    alone, shared = (parts(plan_of(config, ranks))["base weights"] for ranks in (1, 4))
-    assert shared > 0.6 * alone
+    quantized = 5 * (2 * 256 * 256 + 2 * 256 * 64 + 3 * 256 * 640)
+    assert parts(plan_of(config, 4))["base weights"] > quantized * 5 / 4
 
 
 def test_without_a_gpu_all_is_host_memory(llama: Path) -> None:
@@ -122,21 +122,9 @@ def test_the_first_setting_that_fits_is_proposed(llama: Path) -> None:
 
 
 def test_settings_together_where_none_alone_is_enough(llama: Path) -> None:
-    config = settings(llama, "data.max_tokens=128", "training.reviews_per_step=1", "evaluation.batch_size=1")
-    config = settings(
-        llama,
-        "data.max_tokens=128",
-        "training.reviews_per_step=2",
-        "evaluation.batch_size=1",
-        "model.quantization=none",
-    )
-    both = settings(
-        llama,
-        "data.max_tokens=128",
-        "training.reviews_per_step=2",
-        "evaluation.batch_size=1",
-        "model.gradient_checkpointing=true",
-    )
+    sizes = ["data.max_tokens=128", "training.reviews_per_step=1", "evaluation.batch_size=1"]
+    config = settings(llama, *sizes, "model.quantization=none")
+    both = settings(llama, *sizes, "model.gradient_checkpointing=true")
     limit = plan_of(both).peak.bytes / GIB + 1e-5
     (found,) = judged(config, Memory(gpu=limit))
     assert found.mend.startswith("set model.gradient_checkpointing=true model.quantization=nf4 (then ")
@@ -159,15 +147,8 @@ def test_buckets_follow_the_deepspeed_file(llama: Path, tmp_path: Path) -> None:
     config = settings(llama, "training.engine=deepspeed", "training.zero_stage=2", f"training.deepspeed_file={file}")
     layout = layout_of(config, 2, 2, on_gpu=True)
     assert (layout.buckets, layout.bucket) == (2, 1000)
-    assert (
-        layout_of(
-            config.model_copy(update={"training": config.training.model_copy(update={"deepspeed_file": None})}),
-            2,
-            2,
-            on_gpu=True,
-        ).buckets
-        == 1
-    )
+    without = settings(llama, "training.engine=deepspeed", "training.zero_stage=2")
+    assert layout_of(without, 2, 2, on_gpu=True).buckets == 1
 
 
 def test_table_and_json_say_the_same(llama: Path) -> None:
