@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--adapter", type=Path, metavar="DIR", help="a run's adapter/ folder")
     evaluate.set_defaults(run=_evaluate)
     _add_doctor(verbs)
+    _add_plan(verbs)
     report = verbs.add_parser(
         "report",
         help="write a run's report.html anew",
@@ -107,6 +108,15 @@ def _add_doctor(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     _takes_config(doctor)
     add_options(doctor)
     doctor.set_defaults(run=_doctor)
+
+
+def _add_plan(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from afa_llm.planning.options import DESCRIPTION, add_options
+
+    plan = verbs.add_parser("plan", help="say before a run whether it fits", description=DESCRIPTION)
+    _takes_config(plan)
+    add_options(plan)
+    plan.set_defaults(run=_plan)
 
 
 def _takes_config(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +158,14 @@ def _doctor(options: argparse.Namespace) -> None:
     from afa_llm.doctor import command
 
     sys.exit(command.run(options, _load(options), _split(options)[0]))
+
+
+def _plan(options: argparse.Namespace) -> None:
+    config = _load(options)
+    _be_quiet()
+    from afa_llm.planning import command
+
+    sys.exit(command.run(options, config))
 
 
 def _report(options: argparse.Namespace) -> None:

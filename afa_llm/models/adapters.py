@@ -63,7 +63,7 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
             config=config,
             dtype=dtype,
             attn_implementation=CAPTURE_EAGER if eager else CAPTURE,
-            quantization_config=_quantization(settings, dtype),
+            quantization_config=quantization(settings, dtype),
             device_map={"": device},
             use_safetensors=True,
             trust_remote_code=False,
@@ -181,7 +181,7 @@ def keep_cpu_weights_unpacked(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _quantization(settings: Model, dtype: torch.dtype) -> Any:
+def quantization(settings: Model, dtype: torch.dtype) -> Any:
     from transformers import BitsAndBytesConfig
 
     if settings.quantization == "nf4":

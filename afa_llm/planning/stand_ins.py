@@ -1,0 +1,85 @@
+"""What stands in for kernels that the meta device lacks. Each allocates and keeps what the real one does.
+
+Attention: flash and memory-efficient kernels keep query, key, value, output, one float32 number per query and head, and
+the mask as numbers of the query's type ([B, 1, T, T], without heads). Quantised layers: the weight is dequantised whole
+in each pass; the 8-bit one also keeps its input (bitsandbytes' MatMul8bitLt).
+
+Legend: B rows, H heads, T tokens, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import bitsandbytes as bnb
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+@contextmanager
+def attention_stand_in() -> Iterator[None]:
+    """Inside the block, scaled_dot_product_attention allocates and keeps, and computes nothing.
+
+    The function itself is exchanged: a TorchFunctionMode is off during backward, where checkpointing runs it again.
+    """
+    real = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = _attention  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = real
+
+
+def _attention(query_BHTD: Any, key: Any, value: Any, attn_mask: Any = None, **others: Any) -> torch.Tensor:
+    bias = None if attn_mask is None else query_BHTD.new_empty(attn_mask.shape)
+    output: torch.Tensor = _Attention.apply(query_BHTD, key, value, bias)
+    return output
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query_BHTD: Any, key: Any, value: Any, bias: Any) -> torch.Tensor:
+        output_BHTD = torch.empty_like(query_BHTD)
+        normaliser_BHT = query_BHTD.new_empty(query_BHTD.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(query_BHTD, key, value, bias, output_BHTD, normaliser_BHT)
+        return output_BHTD
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return *(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3]), None
+
+
+class _QuantizedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, shape: tuple[int, int], keeps_input: bool) -> torch.Tensor:
+        ctx.shape, ctx.kept = shape, x if keeps_input else None
+        dequantised = x.new_empty(shape)
+        output = x.new_empty((*x.shape[:-1], shape[0]))
+        del dequantised
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        dequantised = gradients[0].new_empty(ctx.shape)
+        gradient = gradients[0].new_empty((*gradients[0].shape[:-1], ctx.shape[1]))
+        del dequantised
+        return gradient, None, None
+
+
+def replace_quantized_products(model: nn.Module, dtype: torch.dtype) -> None:
+    """Every bitsandbytes layer of the model from now on runs its stand-in, in the compute type."""
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt):
+            module.forward = _forward_of(module, dtype)  # type: ignore[method-assign]
+
+
+def _forward_of(module: Any, dtype: torch.dtype) -> Any:
+    shape, keeps_input = (module.out_features, module.in_features), isinstance(module, bnb.nn.Linear8bitLt)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return _QuantizedProduct.apply(x.to(dtype), shape, keeps_input).to(x.dtype)
+
+    return forward

@@ -1,0 +1,166 @@
+"""Whole plans: a 7B and a 70B Llama against numbers counted by hand, shares of ranks, verdicts, what is proposed."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from loaded import LLAMA_7B, LLAMA_70B, save_random_llama, save_shape
+from rich.console import Console
+
+from afa_llm.config import Config
+from afa_llm.config_loading import load_config
+from afa_llm.errors import AfaError
+from afa_llm.planning.fits import Memory, Verdict, verdicts
+from afa_llm.planning.layout import Layout, layout_of, with_offload
+from afa_llm.planning.plan import GIB, Plan, make_plan
+from afa_llm.planning.table import as_json, print_plan, verdict_line
+
+SHARDED = ["training.engine=deepspeed", "training.zero_stage=3"]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_llama(tmp_path_factory.mktemp("llama"))
+
+
+def settings(folder: Path, *overrides: str) -> Config:
+    return load_config(None, [f"model.path={folder}", *overrides])
+
+
+def plan_of(config: Config, ranks: int = 1, *, offload: bool = False, on_gpu: bool = True) -> Plan:
+    layout = layout_of(config, ranks, ranks, on_gpu=on_gpu)
+    return make_plan(config, with_offload(layout) if offload else layout, on_gpu=on_gpu)
+
+
+def parts(plan: Plan) -> dict[str, int]:
+    return {part.name: part.bytes for part in plan.device}
+
+
+def test_a_7b_llama(tmp_path: Path) -> None:
+    """NF4: 32 layers of 4·4096² + 3·4096·11008 weights at half a byte; embedding, output layer and 65 norms at two."""
+    small = ["data.max_tokens=64", "training.micro_batch_size=2", "evaluation.batch_size=2"]
+    plan = plan_of(settings(save_shape(tmp_path, **LLAMA_7B), *small))
+    quantized, others = 32 * (4 * 4096**2 + 3 * 4096 * 11008), 2 * 32000 * 4096 + 65 * 4096
+    assert quantized + others == 6_738_415_616
+    adapter = 32 * 16 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
+    assert adapter == 39_976_960
+    found = parts(plan)
+    assert found["base weights"] == quantized // 2 + 2 * others  # 3.50 GiB
+    assert found["scales, buffers"] == pytest.approx(quantized / 64 * (1 + 4 / 256), rel=0.01)
+    assert (found["adapter"], found["gradients"], found["AdamW moments"]) == (4 * adapter, 4 * adapter, 8 * adapter)
+    assert plan.file_bytes == 2 * (quantized + others)
+    per_token = found["activations for backward"] / (2 * 64)
+    assert 6e6 < per_token < 10e6  # 32 layers; float32 inputs of 7 adapted layers each are 143 KB, and as much again
+
+
+@pytest.mark.slow
+def test_a_70b_llama_on_8_ranks(tmp_path: Path) -> None:
+    small = ["data.max_tokens=64", "training.micro_batch_size=2", "evaluation.batch_size=2"]
+    plan = plan_of(settings(save_shape(tmp_path, **LLAMA_70B), *SHARDED, *small), 8)
+    quantized = 80 * (2 * 8192**2 + 2 * 8192 * 1024 + 3 * 8192 * 28672)
+    others = 2 * 128256 * 8192 + 161 * 8192
+    assert quantized + others == 70_553_706_496
+    whole = quantized // 2 + 2 * others  # 35.79 GiB
+    norms = 161 * 8192 * 2  # whole on every rank, and their parts
+    assert parts(plan)["base weights"] == pytest.approx(whole / 8 + norms, rel=1e-4)
+    assert parts(plan)["gathered by ZeRO 3, at most"] == 2 * 10**9
+    assert plan.phases[0].bytes > whole  # every rank loads it whole before it is sharded
+    assert plan.peak.name == "loading"
+    assert plan.host_node_bytes < 100 * GIB
+
+
+def test_offload_moves_bytes_to_the_host(llama: Path) -> None:
+    config = settings(llama, *SHARDED, "data.max_tokens=32")
+    stays, moved = plan_of(config, 2), plan_of(config, 2, offload=True)
+    gone = [name for name in parts(stays) if parts(moved).get(name, 0) < parts(stays)[name]]
+    assert gone == ["base weights", "adapter", "gradients", "AdamW moments"]
+    lost = sum(parts(stays)[name] - parts(moved).get(name, 0) for name in gone)
+    host = {part.name: part.bytes for part in moved.host}
+    assert lost <= host["offloaded"] <= lost + parts(moved)["adapter"]
+
+
+def test_masked_views_stand_beside_the_graph_only_where_training_keeps_it(llama: Path) -> None:
+    sizes = ["data.max_tokens=64", "training.reviews_per_step=8", "evaluation.batch_size=1"]
+    kept = plan_of(settings(llama, *sizes))
+    parted = plan_of(settings(llama, *sizes, "training.micro_batch_size=4"))
+    plain = plan_of(settings(llama, *sizes, "objective.policy_gradient_weight=0"))
+    assert (kept.passes.rows, kept.passes.masked_rows, kept.passes.at) == (8, 40, "masked views")
+    assert (parted.passes.rows, parted.passes.masked_rows, parted.passes.at) == (4, 16, "backward")
+    assert (plain.passes.masked_rows, plain.passes.at) == (0, "backward")
+    assert "adversary" not in parts(plain)
+
+
+def test_an_8_bit_base_is_not_sharded(llama: Path) -> None:
+    config = settings(llama, *SHARDED, "model.quantization=int8", "data.max_tokens=32")
+    quantized = 5 * (2 * 256 * 256 + 2 * 256 * 64 + 3 * 256 * 640)
+    assert parts(plan_of(config, 4))["base weights"] > quantized * 5 / 4
+
+
+def test_without_a_gpu_all_is_host_memory(llama: Path) -> None:
+    config = settings(llama, "training.engine=deepspeed", "data.max_tokens=32")
+    plan = plan_of(config, 2, on_gpu=False)
+    assert plan.reserve == 0
+    assert plan.host_node_bytes > 2 * plan.peak.bytes
+
+
+def judged(config: Config, memory: Memory, ranks: int = 1) -> list[Verdict]:
+    return verdicts(plan_of(config, ranks), memory, config, lambda c, offload: plan_of(c, ranks, offload=offload))
+
+
+def test_the_first_setting_that_fits_is_proposed(llama: Path) -> None:
+    config = settings(llama, "data.max_tokens=128", "training.reviews_per_step=16", "evaluation.batch_size=1")
+    peak = plan_of(config).peak.bytes / GIB
+    (fits,) = judged(config, Memory(gpu=peak + 0.001))
+    assert fits.fits and not fits.mend
+    (half,) = judged(config, Memory(gpu=peak - 0.001))
+    assert not half.fits and half.mend.startswith("set training.micro_batch_size=8 (then ")
+    (nothing,) = judged(config, Memory(gpu=1.0))  # less than what is set aside
+    assert "no setting makes it fit" in nothing.mend
+
+
+def test_settings_together_where_none_alone_is_enough(llama: Path) -> None:
+    sizes = ["data.max_tokens=128", "training.reviews_per_step=1", "evaluation.batch_size=1"]
+    config = settings(llama, *sizes, "model.quantization=none")
+    both = settings(llama, *sizes, "model.gradient_checkpointing=true")
+    limit = plan_of(both).peak.bytes / GIB + 1e-5
+    (found,) = judged(config, Memory(gpu=limit))
+    assert found.mend.startswith("set model.gradient_checkpointing=true model.quantization=nf4 (then ")
+
+
+def test_too_many_ranks_for_a_node(llama: Path) -> None:
+    config = settings(llama, "training.engine=deepspeed", "data.max_tokens=32")
+    (found,) = judged(config, Memory(host=8.0), ranks=4)
+    assert not found.fits and found.mend == "start at most 3 ranks on a node"
+
+
+def test_ranks_without_deepspeed(llama: Path) -> None:
+    with pytest.raises(AfaError, match=r"--ranks 2: the plain engine is a single process"):
+        layout_of(settings(llama), 2, 2, on_gpu=True)
+
+
+def test_buckets_follow_the_deepspeed_file(llama: Path, tmp_path: Path) -> None:
+    file = tmp_path / "ds.json"
+    file.write_text(json.dumps({"zero_optimization": {"overlap_comm": True, "reduce_bucket_size": 1000}}))
+    config = settings(llama, "training.engine=deepspeed", "training.zero_stage=2", f"training.deepspeed_file={file}")
+    layout = layout_of(config, 2, 2, on_gpu=True)
+    assert (layout.buckets, layout.bucket) == (2, 1000)
+    without = settings(llama, "training.engine=deepspeed", "training.zero_stage=2")
+    assert layout_of(without, 2, 2, on_gpu=True).buckets == 1
+
+
+def test_table_and_json_say_the_same(llama: Path) -> None:
+    plan = plan_of(settings(llama, "data.max_tokens=32"))
+    found = [Verdict("GPU of a rank", False, 9.0, 8.0, "training", "set x")]
+    console = Console(file=io.StringIO(), width=80)
+    print_plan(plan, found, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    content = json.loads(as_json(plan, found))
+    assert all(name in text for name in (*content["device"], *content["host"]))
+    assert sum(content["device"].values()) == content["phases"]["training"]
+    assert verdict_line(found[0]) in text
+    assert verdict_line(found[0]) == "GPU of a rank: does not fit, 9.0 of 8.0 GiB (training); set x"
+    assert content["verdicts"][0]["fits"] is False
+    assert Layout(**content["layout"]) == plan.layout
