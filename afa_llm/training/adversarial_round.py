@@ -127,6 +127,8 @@ class AdversarialRound:
         Where the words that decide are hidden, what is left must not decide more than it did before tuning.
         """
         weights, batch = self.config.objective, look.batch
+        # The base first: under ZeRO-3 no other pass may come between a forward and its backward.
+        base_BC = self.looker.first_masked_by_base(look) if weights.masked_base_weight > 0 else None
         masked = self.looker.read_first_masked(look)
         loss = masked.label_logprob_BC.new_zeros(())
         if weights.masked_task_weight > 0:
@@ -135,8 +137,8 @@ class AdversarialRound:
             )
             means.put_sum("masked_task_loss", float(task.detach()), float(batch.weight_B.sum()))
             loss = loss + weights.masked_task_weight * task / reviews
-        if weights.masked_base_weight > 0:
-            base_BC = self.looker.first_masked_by_base(look).float().log_softmax(-1)
+        if base_BC is not None:
+            base_BC = base_BC.float().log_softmax(-1)
             kl = policy_gradient.kl_sum(base_BC, masked.label_logprob_BC.float().log_softmax(-1), batch.weight_B)
             means.put_sum("masked_base_kl", float(kl.detach()), float(batch.weight_B.sum()))
             loss = loss + weights.masked_base_weight * kl / reviews

@@ -57,6 +57,12 @@ class RollCall:
                 self.moved[beat.rank] = now
             self.beats[beat.rank] = beat
 
+    def forgive(self, seconds: float) -> None:
+        """This process did not run for so long (stopped and continued, a machine asleep): nobody else is to blame."""
+        for times in (self.heard, self.moved):
+            for rank in times:
+                times[rank] += seconds
+
     def asked_to_stop(self) -> str:
         """The reason for which any rank was asked to stop, or nothing."""
         return next((beat.stop for beat in self.beats.values() if beat.stop), "")

@@ -84,7 +84,14 @@ class Watchdog:
             self._beat(self.store)
 
     def _judge_on(self) -> None:
+        looked = time.monotonic()
         while not self.closing.wait(BEAT_SECONDS):
+            away = time.monotonic() - looked - BEAT_SECONDS
+            looked = time.monotonic()
+            if away > BEAT_SECONDS:
+                with self.lock:
+                    self.roll.forgive(away)
+                continue
             if self.launcher.gone():
                 self.world.stop.ask("the end of its launcher")
             self._judge()

@@ -139,6 +139,22 @@ def test_a_stopped_process_is_named_and_nothing_is_left(
 
 
 @pytest.mark.slow
+def test_a_job_that_was_put_to_sleep_goes_on(start_job: Callable, tiny_model: Path, tmp_path: Path) -> None:
+    """Ctrl-Z and fg: all ranks stop for longer than training.silence_seconds, and none blames another."""
+    settings = [f"model.path={tiny_model}", *LONG, *DEEPSPEED, "training.max_steps=30", "run.name=one"]
+    job, folder = start_job("train", *settings, ranks=2), tmp_path / "runs" / "one"
+    at_step(job, folder, 5)
+    ranks = job.ranks()
+    for process in ranks.values():
+        process.suspend()
+    time.sleep(12)
+    for process in ranks.values():
+        process.resume()
+    assert job.ends(3 * SPARE_SECONDS) == 0, job.text()
+    assert steps_done(folder) == 30
+
+
+@pytest.mark.slow
 def test_ranks_end_when_their_launcher_is_killed(start_job: Callable, tiny_model: Path, tmp_path: Path) -> None:
     """The outer `deepspeed` has no handler: its ranks notice that it is gone, save, and end."""
     settings = [f"model.path={tiny_model}", *LONG, *DEEPSPEED, "run.name=one"]

@@ -35,6 +35,14 @@ def test_who_waits_has_moved_more_than_who_is_waited_for() -> None:
     assert roll.standing(now=70) == []  # somebody moves
 
 
+def test_who_was_away_itself_blames_nobody() -> None:
+    roll = RollCall(silence=10, standstill=20)
+    roll.hear([beat(0, 1), beat(1, 1)], now=0)
+    roll.forgive(100)  # Ctrl-Z, then fg
+    assert roll.silent(now=105) == [] and roll.standing(now=105) == []
+    assert [b.rank for b in roll.silent(now=111)] == [0, 1]
+
+
 def test_any_rank_can_ask_all_to_stop() -> None:
     roll = RollCall(silence=10, standstill=10)
     roll.hear([beat(0, 1), beat(1, 1)], now=0)
