@@ -26,6 +26,12 @@ class Place:
         return self.kind if isinstance(self.kind, type) and issubclass(self.kind, BaseModel) else None
 
     @property
+    def optional_section(self) -> type[BaseModel] | None:
+        """The section that stands here unless null does."""
+        kind = self.choices[0] if self.may_be_none and len(self.choices) == 1 else None
+        return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+    @property
     def choices(self) -> list[Any]:
         """The types of a union but None."""
         return [kind for kind in _members(self.kind) if kind is not type(None)]
@@ -40,8 +46,9 @@ class Place:
 
     def inner(self, key: str | int) -> Place | None:
         """The place under a key or index; None where there is no such."""
-        if self.section:
-            field = self.section.model_fields.get(str(key))
+        section = self.section or self.optional_section
+        if section:
+            field = section.model_fields.get(str(key))
             return Place(field.annotation, field) if field else None
         for kind in self.choices:
             arguments = get_args(kind)

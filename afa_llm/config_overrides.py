@@ -50,7 +50,7 @@ def _entered(target: Any, place: Place | None, section: str, override: str, insi
 def _default(place: Place | None, name: str) -> Any:
     """The default of a list or mapping, to be changed in part; of a section nothing, it fills itself."""
     inner = place.inner(name) if place else None
-    if place is None or inner is None or inner.section or place.section is None:
+    if place is None or inner is None or inner.section or inner.optional_section or place.section is None:
         return {}
     value = place.section().model_dump(mode="json")[name]
     return value if isinstance(value, list | dict) else None

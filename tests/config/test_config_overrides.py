@@ -134,3 +134,13 @@ def test_unknown_names_are_left_for_the_message_about_them() -> None:
     values: dict[str, Any] = {}
     assert lay_over(values, "nowhere.at.all=1") == "nowhere.at.all"
     assert values == {"nowhere": {"at": {"all": 1}}}
+
+
+def test_a_section_that_is_not_set_can_be_entered() -> None:
+    """data.validation is null by default."""
+    config = load_config(None, ["data.validation.path=dev.jsonl", "data.validation.max_samples=5"])
+    assert config.data.validation is not None
+    assert (config.data.validation.path, config.data.validation.max_samples) == ("dev.jsonl", 5)
+    assert load_config(None, ["data.validation=null"]).data.validation is None
+    with pytest.raises(AfaError, match=r"data\.validation = .*pth.*with the keys name, path"):
+        load_config(None, ["data.validation.pth=dev.jsonl"])
