@@ -87,6 +87,8 @@ class Member:
         self.table.barrier.wait()
         return found
 
+    def heed(self) -> None: ...
+
 
 def on_every_rank(size: int, work: Any) -> list[Any]:
     """What `work(member)` gave on each rank of a fake team."""
