@@ -12,7 +12,8 @@ demo: $(READY)  ## the whole job on the packaged model and data (CPU, under 10 m
 test: $(READY)  ## the default tests
 	$(BIN)/python -m pytest
 
-test-slow: $(READY)  ## the tests that take minutes each
+test-slow: $(READY)  ## the tests that take minutes each, with the programs that two nodes on one machine need
+	bash tools/test_programs.sh
 	$(BIN)/python -m pytest -m slow
 
 check: $(READY)  ## format, lint, types, import floors

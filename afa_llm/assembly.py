@@ -30,6 +30,8 @@ from afa_llm.rollouts.generator import TransformersGenerator
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine, PlainEngine
+from afa_llm.training.feedback import Feedback
+from afa_llm.training.looking import Looker
 
 
 @dataclass(frozen=True)
@@ -126,15 +128,11 @@ def build_engine(config: Config, decoder: Decoder, world: World) -> Engine:
 
 
 def build_round(config: Config, material: Material, decoder: Decoder, engine: Engine, world: World) -> AdversarialRound:
-    return AdversarialRound(
-        decoder,
-        material.answers,
-        engine,
-        config,
-        world,
-        hidden_size=int(decoder.model.config.get_text_config().hidden_size),  # type: ignore[union-attr, operator]
-        filler_ids=material.filler_ids,
-    )
+    """Looker, adversary and reward around one decoder."""
+    looker = Looker(decoder, material.answers, config, filler_ids=material.filler_ids)
+    hidden_size = int(decoder.model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
+    feedback = Feedback(looker, config, world, hidden_size)
+    return AdversarialRound(looker, feedback, engine, config, world)
 
 
 def build_validation(config: Config, material: Material, decoder: Decoder, world: World) -> Callable[[], float] | None:

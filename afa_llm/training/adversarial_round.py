@@ -25,9 +25,7 @@ import torch
 from afa_llm.config import Config
 from afa_llm.method import masked_views, masking_policy, policy_gradient
 from afa_llm.method.attention_readout import sink_mass
-from afa_llm.models.decoder import Decoder
-from afa_llm.records import AnswerWords, Batch
-from afa_llm.rollouts.generator import Generator
+from afa_llm.records import Batch
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine
 from afa_llm.training.feedback import Feedback
@@ -36,25 +34,13 @@ from afa_llm.training.metrics import Means
 
 
 class AdversarialRound:
-    """Plays rounds with one decoder. `generator` answers for the label-aware reward; None: the decoder's own passes."""
+    """Plays rounds with one decoder: its looker, the feedback on its masks, and the engine that takes the gradients."""
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        answers: AnswerWords,
-        engine: Engine,
-        config: Config,
-        world: World,
-        *,
-        hidden_size: int,
-        filler_ids: tuple[int, ...] = (),
-        generator: Generator | None = None,
-    ) -> None:
-        self.decoder, self.engine, self.config, self.world = decoder, engine, config, world
-        self.looker = Looker(decoder, answers, config, filler_ids=filler_ids, generator=generator)
-        self.feedback = Feedback(self.looker, config, world, hidden_size)
+    def __init__(self, looker: Looker, feedback: Feedback, engine: Engine, config: Config, world: World) -> None:
+        self.looker, self.feedback, self.engine = looker, feedback, engine
+        self.config, self.world, self.decoder = config, world, looker.decoder
         # Masked views are read without dropout. A clean view with it would tell them apart, so it is read twice then.
-        self.has_dropout = any(m.p > 0 for m in decoder.model.modules() if isinstance(m, torch.nn.Dropout))
+        self.has_dropout = any(m.p > 0 for m in self.decoder.model.modules() if isinstance(m, torch.nn.Dropout))
 
     def play(self, batches: Sequence[Batch], *, epoch: int, step: int) -> Means:
         """One round over this rank's micro-batches: gradients are in the engine afterwards. Returns what to log."""

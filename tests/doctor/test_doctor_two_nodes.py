@@ -11,24 +11,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sshd import NODES, Sshd, missing, private_sshd
+from private_ssh import HOSTS, PrivateSsh, missing_for_ssh, private_ssh
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing_for_ssh() is not None, reason=str(missing_for_ssh()))]
 
 
 @pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with private_sshd(tmp_path_factory.mktemp("sshd")) as running:
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSsh]:
+    with private_ssh(tmp_path_factory.mktemp("sshd") / "ssh") as running:
         yield running
 
 
-def doctor(sshd: Sshd, folder: Path, *arguments: str, **variables: str) -> tuple[int, dict]:
-    (folder / "hosts").write_text("".join(f"{node} slots=1\n" for node in NODES))
+def doctor(sshd: PrivateSsh, folder: Path, *arguments: str, **variables: str) -> tuple[int, dict]:
+    (folder / "hosts").write_text("".join(f"{node} slots=1\n" for node in HOSTS))
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = str(probe.getsockname()[1])
     command = [sys.executable, "-m", "afa_llm", "doctor", "--hostfile", "hosts", "--ssh-config", str(sshd.config)]
-    command += ["--master-addr", NODES[0], "--master-port", port, "--json", *arguments]
+    command += ["--master-addr", HOSTS[0], "--master-port", port, "--json", *arguments]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | variables
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
@@ -41,13 +41,13 @@ def rows(content: dict, check: str) -> list[dict]:
     return [row for row in content["rows"] if row["check"] == check]
 
 
-def test_two_nodes_that_agree(sshd: Sshd, tmp_path: Path) -> None:
+def test_two_nodes_that_agree(sshd: PrivateSsh, tmp_path: Path) -> None:
     (tmp_path / ".deepspeed_env").write_text("GLOO_SOCKET_IFNAME=lo\n")
     code, content = doctor(sshd, tmp_path)
     assert code == 0, content["rows"]
     assert {row["verdict"] for row in content["rows"] if row["check"] != "nodes"} == {"ok"}
     assert "are one machine" in rows(content, "nodes")[0]["found"]
-    assert rows(content, "way to the head")[0]["found"].startswith(f"2 nodes reach {NODES[0]}")
+    assert rows(content, "way to the head")[0]["found"].startswith(f"2 nodes reach {HOSTS[0]}")
     assert rows(content, "interfaces")[0]["found"] == "GLOO_SOCKET_IFNAME=lo"
     assert [node["sees"] for node in content["findings"]["nodes"]] == [[0, 1], [0, 1]]
     ranks = [rank for node in content["findings"]["nodes"] for rank in node["ranks"]]
@@ -58,7 +58,7 @@ def test_two_nodes_that_agree(sshd: Sshd, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".deepspeed_env", "hosts"]
 
 
-def test_a_wrong_interface_and_a_missing_python(sshd: Sshd, tmp_path: Path) -> None:
+def test_a_wrong_interface_and_a_missing_python(sshd: PrivateSsh, tmp_path: Path) -> None:
     (tmp_path / ".deepspeed_env").write_text("GLOO_SOCKET_IFNAME=nic7\n")
     code, content = doctor(sshd, tmp_path, "--timeout", "30")
     assert code == 2
@@ -70,12 +70,12 @@ def test_a_wrong_interface_and_a_missing_python(sshd: Sshd, tmp_path: Path) -> N
     assert "no /no/python there" in rows(content, "nodes")[0]["mend"]
 
 
-def test_a_node_that_is_down_leaves_the_other_examined(sshd: Sshd, tmp_path: Path) -> None:
+def test_a_node_that_is_down_leaves_the_other_examined(sshd: PrivateSsh, tmp_path: Path) -> None:
     blocked = tmp_path / "ssh_config"
-    blocked.write_text(f"Host {NODES[1]}\n  ProxyCommand false\nHost *\n  Include {sshd.config}\n")
-    code, content = doctor(Sshd(blocked, sshd.port), tmp_path)
+    blocked.write_text(f"Host {HOSTS[1]}\n  ProxyCommand false\nHost *\n  Include {sshd.config}\n")
+    code, content = doctor(PrivateSsh(sshd.port, blocked), tmp_path)
     assert code == 2
     failed = [row for row in content["rows"] if row["verdict"] == "fail"]
     assert [row["check"] for row in failed] == ["nodes"], failed
-    assert failed[0]["found"].startswith(f"{NODES[1]}: ")
+    assert failed[0]["found"].startswith(f"{HOSTS[1]}: ")
     assert rows(content, "all-reduce")[0]["found"] == "gloo, 1 process: starts; nothing to exchange"

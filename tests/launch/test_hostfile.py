@@ -13,7 +13,7 @@ from private_ssh import HOSTS, PrivateSsh, missing_for_ssh, private_ssh
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(missing_for_ssh() is not None, reason=str(missing_for_ssh())),
+    pytest.mark.skipif(missing_for_ssh("pdsh") is not None, reason=str(missing_for_ssh("pdsh"))),
 ]
 
 AWKWARD = [

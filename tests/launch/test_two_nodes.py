@@ -155,7 +155,7 @@ def test_across_network_namespaces(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(missing_for_ssh() is not None, reason=str(missing_for_ssh()))
+@pytest.mark.skipif(missing_for_ssh("pdsh") is not None, reason=str(missing_for_ssh("pdsh")))
 def test_hostfile_over_ssh(
     start: Callable, job: list[str], tmp_path: Path, single_node: Path, environment: dict[str, str]
 ) -> None:

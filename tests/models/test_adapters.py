@@ -1,10 +1,7 @@
-"""Loading the frozen base from a folder, and the life of its adapter: fresh, trained, saved, loaded, refused."""
+"""Loading the frozen base from a folder, and the life of its adapter: fresh, trained, saved, loaded."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,89 +9,26 @@ import bitsandbytes as bnb
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from tiny_models import VOCABULARY, gradients, make_view, tiny_model
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from torch import nn
-from transformers import PreTrainedTokenizerFast
+from safetensors.torch import load_file
+from saved_models import (
+    ANSWERS,
+    STORAGES,
+    base_of,
+    bits,
+    label_logprobs,
+    linears,
+    reweigh,
+    save_model,
+    stir,
+    trained,
+    with_lora,
+)
+from tiny_models import gradients, make_view, tiny_model
 
-from afa_llm.config import Lora, Model, Training
-from afa_llm.errors import AfaError
-from afa_llm.models.adapters import attach_lora, load_adapter, load_base, load_tokenizer, save_adapter
+from afa_llm.config import Lora, Training
+from afa_llm.models.adapters import attach_lora, load_adapter, save_adapter
 from afa_llm.models.decoder import Decoder
-from afa_llm.records import AnswerWords
 from afa_llm.training.engine import PlainEngine
-
-CPU = torch.device("cpu")
-ANSWERS = AnswerWords(("bad", "good"), ((5,), (6,)))
-STORAGES = ("nf4", "int8", "none")
-
-
-def save_tokenizer(folder: Path, **special: str) -> None:
-    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, **{f"w{i}": i for i in range(3, VOCABULARY)}}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="</s>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-
-
-def save_model(folder: Path, family: str = "llama", **changes: Any) -> Path:
-    tiny_model(family, "eager", **changes).save_pretrained(folder)
-    save_tokenizer(folder, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy of the model to break."""
-    return Path(shutil.copytree(saved, tmp_path / "copy"))
-
-
-def settings(folder: Path, quantization: str = "none", **changes: Any) -> Model:
-    return Model(path=str(folder), quantization=quantization, dtype=changes.pop("dtype", "float32"), **changes)
-
-
-def base_of(folder: Path, quantization: str = "none", **changes: Any) -> nn.Module:
-    return load_base(settings(folder, quantization, **changes), CPU)
-
-
-def with_lora(folder: Path, quantization: str = "none", seed: int = 0, **changes: Any) -> nn.Module:
-    lora = Lora(rank=2, **changes)
-    return attach_lora(base_of(folder, quantization), lora, seed=seed, gradient_checkpointing=False)
-
-
-def trained(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-
-
-def label_logprobs(model: nn.Module) -> torch.Tensor:
-    with torch.no_grad():
-        return Decoder(model, (1,), 0).read(make_view([9, 5]), ANSWERS).label_logprob_BC
-
-
-def stir(model: nn.Module) -> nn.Module:
-    """An adapter that changes answers, as if trained."""
-    with torch.no_grad():
-        for i, (name, parameter) in enumerate(model.named_parameters()):
-            if "lora_B" in name:
-                parameter.normal_(generator=torch.Generator().manual_seed(i))
-    return model
-
-
-def bits(tensor: torch.Tensor) -> torch.Tensor:
-    """Packed weights read as bfloat16 hold NaN patterns, which never equal themselves."""
-    return tensor.contiguous().flatten().view(torch.uint8)
-
-
-def linears(model: nn.Module, kind: type[nn.Module]) -> list[Any]:
-    return [module for name, module in model.named_modules() if isinstance(module, kind) and "lora" not in name]
-
 
 # Loading the base
 
@@ -283,218 +217,3 @@ def test_a_saved_adapter_holds_every_trained_number(saved: Path, tmp_path: Path)
     with safe_open(tmp_path / "adapter_model.safetensors", "pt") as weights:
         found = sum(weights.get_tensor(name).numel() for name in weights.keys())  # noqa: SIM118
     assert found == sum(p.numel() for p in trained(model).values())
-
-
-# What is refused
-
-
-def check_refused(act: Callable[[], Any], *words: str) -> None:
-    with pytest.raises(AfaError) as error:
-        act()
-    for word in words:
-        assert word in str(error.value), error.value
-    assert "\n" not in str(error.value)
-
-
-def rewrite(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    values = json.loads(file.read_text())
-    change(values)
-    file.write_text(json.dumps(values))
-
-
-def reweigh(file: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    weights = load_file(file)
-    change(weights)
-    save_file({name: weight.contiguous() for name, weight in weights.items()}, file, {"format": "pt"})
-
-
-def test_a_missing_folder(tmp_path: Path) -> None:
-    for load in (lambda s: load_base(s, CPU), load_tokenizer):
-        check_refused(lambda load=load: load(settings(tmp_path / "none")), "model.path", "none: no such folder")
-
-
-def test_a_hub_name_that_cannot_be_had() -> None:
-    check_refused(lambda: load_base(settings(Path("nobody/nothing-at-all")), CPU), "model.path = nobody/nothing-at-all")
-
-
-def test_an_empty_folder(tmp_path: Path) -> None:
-    check_refused(lambda: base_of(tmp_path), str(tmp_path), "model_type")
-    check_refused(lambda: load_tokenizer(settings(tmp_path)), str(tmp_path), "tokenizer cannot be loaded")
-
-
-def test_pickled_weights(folder: Path) -> None:
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    check_refused(lambda: base_of(folder), str(folder), "no safetensors weights; convert them first")
-
-
-def test_a_file_cut_short(folder: Path) -> None:
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:5000])
-    check_refused(lambda: base_of(folder), str(folder), "incomplete")
-
-
-@pytest.mark.parametrize("quantization", STORAGES)
-def test_a_missing_weight_is_not_drawn_at_random(folder: Path, quantization: str) -> None:
-    name = "model.layers.1.self_attn.q_proj.weight"
-    reweigh(folder / "model.safetensors", lambda weights: weights.pop(name))
-    check_refused(lambda: base_of(folder, quantization), "lack 1 weights", name)
-
-
-@pytest.mark.parametrize("quantization", STORAGES)
-def test_a_weight_of_another_shape(folder: Path, quantization: str) -> None:
-    name = "model.layers.1.self_attn.q_proj.weight"
-    reweigh(folder / "model.safetensors", lambda weights: weights.update({name: weights[name][:8]}))
-    check_refused(lambda: base_of(folder, quantization), f"{name} has shape [8, 64], config.json says [64, 64]")
-
-
-@pytest.mark.parametrize("changes", [{"hidden_size": 32}, {"intermediate_size": 96}])
-def test_rows_that_the_processor_kernel_misreads(tmp_path: Path, changes: dict[str, int]) -> None:
-    save_model(tmp_path, **changes)
-    row = max(changes.values())
-    check_refused(lambda: base_of(tmp_path, "nf4"), "model.quantization = nf4", f"has rows of {row}", "int8 or none")
-    assert label_logprobs(base_of(tmp_path, "int8")).isfinite().all()
-
-
-def test_more_layers_than_weights(folder: Path) -> None:
-    rewrite(folder / "config.json", lambda values: values.update(num_hidden_layers=5))
-    check_refused(lambda: base_of(folder), "lack 18 weights", "model.layers.3.")
-
-
-def test_tied_output_weights_are_not_missing(tmp_path: Path) -> None:
-    save_model(tmp_path, tie_word_embeddings=True)
-    assert torch.equal(label_logprobs(base_of(tmp_path)), label_logprobs(tiny_model("llama", tie_word_embeddings=True)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}}, "never does"),
-        ({"model_type": "unheard_of"}, "unheard_of"),
-        ({"model_type": "t5"}, "model type t5 is no causal language model"),
-        ({"hidden_size": "wide"}, "hidden_size"),
-        ({"num_attention_heads": 0}, "ZeroDivisionError"),
-    ],
-)
-def test_a_config_that_cannot_be_used(folder: Path, changes: dict[str, Any], words: str) -> None:
-    (folder / "own.py").write_text("raise SystemExit('remote code ran')\n")
-    rewrite(folder / "config.json", lambda values: values.update(changes))
-    check_refused(lambda: base_of(folder), f"model.path = {folder}", words)
-
-
-def test_remote_code_of_a_tokenizer(folder: Path) -> None:
-    (folder / "own.py").write_text("raise SystemExit('remote code ran')\n")
-    own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
-    rewrite(folder / "tokenizer_config.json", lambda values: values.update(own))
-    rewrite(folder / "config.json", lambda values: values.update(model_type="own", auto_map={"AutoConfig": "own.C"}))
-    check_refused(lambda: load_tokenizer(settings(folder)), "tokenizer", "never does")
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_family_with_kernels_of_its_own(tmp_path: Path, attention: str) -> None:
-    save_model(tmp_path, "falcon")
-    check_refused(lambda: base_of(tmp_path, attention=attention), "model type falcon", "choose a decoder family")
-
-
-def test_an_encoder_is_refused_at_its_first_pass(tmp_path: Path) -> None:
-    """Its rows would look fine and its answers would have read themselves."""
-    save_model(tmp_path, "bert")
-    check_refused(lambda: label_logprobs(base_of(tmp_path)), "BertSelfAttention looks at later tokens too")
-
-
-@pytest.mark.parametrize("file", ["tokenizer.json", "config.json"])
-def test_broken_json(folder: Path, file: str) -> None:
-    (folder / file).write_text("{")
-    load = load_tokenizer if file == "tokenizer.json" else lambda s: load_base(s, CPU)
-    check_refused(lambda: load(settings(folder)), f"model.path = {folder}", "cannot be loaded")
-
-
-def test_tokenizers_pad_on_the_left_with_what_they_have(folder: Path) -> None:
-    save_tokenizer(folder, pad_token="<pad>", eos_token="</s>")
-    tokenizer = load_tokenizer(settings(folder))
-    assert (tokenizer.padding_side, tokenizer.pad_token_id) == ("left", 0)
-    save_tokenizer(folder, eos_token="</s>", unk_token="<s>")
-    assert load_tokenizer(settings(folder)).pad_token_id == 2
-    save_tokenizer(folder, unk_token="<s>")
-    assert load_tokenizer(settings(folder)).pad_token_id == 1
-
-
-def test_a_tokenizer_without_any_token_to_pad_with(folder: Path) -> None:
-    for file in folder.glob("*token*"):
-        file.unlink()
-    save_tokenizer(folder)
-    check_refused(lambda: load_tokenizer(settings(folder)), f"model.path = {folder}", "neither pad, eos nor unk")
-
-
-@pytest.mark.parametrize("targets", ["nope", ("nope",), ("q_proj", "nope"), ("input_layernorm", "nope"), ()])
-def test_target_modules_that_do_not_exist(saved: Path, targets: Any) -> None:
-    modules = "down_proj, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj"
-    wrong = "nope" if targets else "names none"
-    check_refused(lambda: with_lora(saved, target_modules=targets), "lora.target_modules", wrong, modules)
-
-
-def test_linear_modules_of_gpt2_are_listed_too(tmp_path: Path) -> None:
-    save_model(tmp_path, "gpt2")
-    check_refused(lambda: with_lora(tmp_path, target_modules=("nope",)), "c_attn, c_fc, c_proj")
-
-
-@pytest.mark.parametrize(
-    ("targets", "adapted"), [("q_proj", 3), (("q_proj", "v_proj"), 6), (("layers.1.self_attn.q_proj",), 1)]
-)
-def test_target_modules_by_name(saved: Path, targets: Any, adapted: int) -> None:
-    assert len(trained(with_lora(saved, target_modules=targets))) == 2 * adapted
-
-
-@pytest.fixture(scope="module")
-def saved_adapter(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    adapter = tmp_path_factory.mktemp("adapter")
-    save_adapter(stir(with_lora(saved)), adapter)
-    return adapter
-
-
-@pytest.fixture
-def adapter(saved_adapter: Path, tmp_path: Path) -> Path:
-    """A copy of the adapter to break."""
-    return Path(shutil.copytree(saved_adapter, tmp_path / "adapter"))
-
-
-@pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
-def test_a_missing_adapter(saved: Path, adapter: Path, file: str) -> None:
-    check_refused(lambda: load_adapter(base_of(saved), adapter / "none"), "none: no adapter here", "name a folder")
-    (adapter / file).unlink()
-    check_refused(lambda: load_adapter(base_of(saved), adapter), f"{adapter}: no adapter here")
-
-
-@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
-@pytest.mark.parametrize(
-    ("family", "changes", "words"),
-    [
-        ("llama", {"hidden_size": 128}, "size mismatch"),
-        ("llama", {"num_hidden_layers": 4}, "it has no weights for base_model.model.model.layers.3.mlp"),
-        ("llama", {"num_hidden_layers": 2}, "it has weights too many: base_model.model.model.layers.2.mlp"),
-        ("gpt2", {}, "not found in the base model"),
-    ],
-)
-def test_an_adapter_of_another_model(
-    adapter: Path, tmp_path: Path, family: str, changes: dict[str, Any], words: str
-) -> None:
-    save_model(tmp_path / "other", family, **changes)
-    check_refused(lambda: load_adapter(base_of(tmp_path / "other"), adapter), str(adapter), words)
-
-
-@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
-def test_an_adapter_that_lost_a_weight(saved: Path, adapter: Path) -> None:
-    reweigh(adapter / "adapter_model.safetensors", lambda weights: weights.pop(min(weights)))
-    check_refused(lambda: load_adapter(base_of(saved), adapter), "it has no weights for", "(1 in all)")
-
-
-def test_an_adapter_file_cut_short(saved: Path, adapter: Path) -> None:
-    weights = adapter / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:500])
-    check_refused(lambda: load_adapter(base_of(saved), adapter), f"{adapter}: the adapter cannot be put on this model")
-
-
-@pytest.mark.parametrize("text", ["{", "{}", '{"peft_type": "PROMPT_TUNING"}', '{"peft_type": "UNHEARD_OF"}'])
-def test_an_adapter_config_that_cannot_be_used(saved: Path, adapter: Path, text: str) -> None:
-    (adapter / "adapter_config.json").write_text(text)
-    check_refused(lambda: load_adapter(base_of(saved), adapter), f"{adapter}: the adapter cannot be put on this model")

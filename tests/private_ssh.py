@@ -35,11 +35,11 @@ class PrivateSsh:
         }
 
 
-def missing_for_ssh() -> str | None:
-    """Why two hosts can't be had here, or None."""
-    programs = [name for name in ("sshd", "ssh", "ssh-keygen", "pdsh") if not _program(name)]
+def missing_for_ssh(*others: str) -> str | None:
+    """Why two hosts can't be had here, or None. `others`: further programs that a test needs, such as pdsh."""
+    programs = [name for name in ("sshd", "ssh", "ssh-keygen", *others) if not _program(name)]
     if programs:
-        return f"not installed: {', '.join(programs)} (Debian: apt-get install pdsh openssh-server)"
+        return f"not installed: {', '.join(programs)} (Debian: apt-get install openssh-server {' '.join(others)})"
     if os.geteuid() != 0 and not Path("/run/sshd").is_dir():
         return "sshd needs /run/sshd, which only root can make"
     return None
@@ -52,7 +52,7 @@ def _program(name: str) -> str | None:
 @contextmanager
 def private_ssh(folder: Path) -> Iterator[PrivateSsh]:
     """Serves from `folder` until the end of the block."""
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=0o700, parents=True)
     for key in ("host_key", "user_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
     shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
@@ -67,7 +67,8 @@ def private_ssh(folder: Path) -> Iterator[PrivateSsh]:
     )
     config = folder / "ssh_config"
     config.write_text(
-        f"Host *\n  IdentityFile {folder}/user_key\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n"
+        f"Host *\n  Port {port}\n  User {getpass.getuser()}\n"
+        f"  IdentityFile {folder}/user_key\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n"
         "  StrictHostKeyChecking accept-new\n  LogLevel ERROR\n  BatchMode yes\n"
     )
     command = [str(_program("sshd")), "-D", "-e", "-f", str(folder / "sshd_config")]
