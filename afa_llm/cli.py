@@ -213,7 +213,7 @@ def _split(options: argparse.Namespace) -> tuple[str | None, list[str]]:
 
 
 def _finish(folder: Path) -> None:
-    from afa_llm.jobs import summary_lines
+    from afa_llm.run_results import summary_lines
 
     if os.environ.get("RANK", "0") == "0":
         print("\n".join(summary_lines(folder)))
