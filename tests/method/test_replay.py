@@ -54,6 +54,13 @@ def test_each_step_draws_anew_and_about_as_many_as_a_round_has() -> None:
     assert len(drawn(other, 9, 0) & sets[0]) < 160
 
 
+def test_the_same_review_is_drawn_apart_in_different_rounds() -> None:
+    replay = remember(Replay(1, rounds=2, seed=0), rounds=2, reviews=400)
+    rounds = [{v % 1000 for v in drawn(replay, 2, 0) if v // 1000 == now} for now in (0, 1)]
+    assert all(150 < len(found) < 250 for found in rounds)
+    assert len(rounds[0] & rounds[1]) < 140  # 100 expected of independent draws, all of 200 where keys repeat
+
+
 def test_nothing_is_stored_in_the_first_round() -> None:
     assert drawn(Replay(1, rounds=4, seed=0), 0, 0) == set()
 

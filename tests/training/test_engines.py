@@ -48,6 +48,7 @@ def test_two_ranks_step_as_one_and_skip_together(tmp_path: Path, stage: int) -> 
     assert found["unchanged"] and found["same"]
     assert found["third again"] == found["third"]
     assert found["steps"] == 3
+    assert found["largest"] == [10.0, 11.0]
     assert torch.allclose(torch.tensor(found["weight"]), weight, atol=1e-6)
 
 
