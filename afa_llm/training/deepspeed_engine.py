@@ -173,12 +173,15 @@ class DeepSpeedEngine:
         return torch.nn.functional.pad(full.flatten(), (0, missing)).chunk(self.world.size)[self.world.rank]
 
     def _make_moments(self) -> None:
-        """Zero moments from the start, which DeepSpeed links to parameters only after a first step."""
+        """Zero moments from the start, which DeepSpeed makes or links to parameters only at a first step."""
         optimizer = self.engine.optimizer
-        for group in optimizer.optimizer.param_groups:
-            for shard in group["params"]:
-                zeros = {key: torch.zeros_like(shard) for key in MOMENTS}
-                optimizer.optimizer.state[shard] = {"step": torch.tensor(0.0)} | zeros
+        if self.stage == 3:
+            shards = optimizer.fp32_partitioned_groups_flat  # the inner optimizer knows none between its steps
+        else:
+            shards = [shard for group in optimizer.optimizer.param_groups for shard in group["params"]]
+        for shard in shards:
+            zeros = {key: torch.zeros_like(shard) for key in MOMENTS}
+            optimizer.optimizer.state[shard] = {"step": torch.tensor(0.0)} | zeros
         if self.stage < 3:
             optimizer._lazy_init_hp_params_optimizer_state()
 

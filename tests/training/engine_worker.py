@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
     settings = Training(engine="deepspeed", zero_stage=stage, learning_rate=0.05, max_grad_norm=1e9)
+    untrained = copy.deepcopy(model)
     engine = DeepSpeedEngine(model, settings, world)
     data = torch.randn(8, 6)
 
@@ -39,6 +41,9 @@ def main() -> None:
     engine.load_state(kept)
     found["third again"] = step()
     again = engine.state()
+    fresh = DeepSpeedEngine(untrained, settings, world)
+    fresh.load_state(kept)
+    found["fresh"] = all(torch.equal(kept[name], value) for name, value in fresh.state().items())
     found["same"] = all(torch.equal(third[name], again[name]) for name in third)
     found["weight"] = third["0.weight|weight"].tolist()
     found["steps"] = float(third["0.weight|step"])
