@@ -173,6 +173,9 @@ class Objective(Section):
     masked_base_weight: float = Field(
         0.0, ge=0, description="weight of KL(base ‖ tuned) between the labels' answers on one masked view"
     )
+    shown_task_weight: float = Field(
+        0.0, ge=0, description="weight of the cross-entropy where only the words of one attended mask are shown"
+    )
     group_floor: float = Field(1e-4, ge=0, description="groups whose rewards differ by less (std) are skipped")
 
 

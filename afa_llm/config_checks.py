@@ -42,6 +42,11 @@ def _masks(config: Config) -> list[str]:
             "masking.direction = random: such masks carry no policy gradient; set objective.policy_gradient_weight=0 "
             "or another direction"
         )
+    if objective.shown_task_weight > 0 and masking.direction not in ("attended", "both"):
+        found.append(
+            f"objective.shown_task_weight = {objective.shown_task_weight}: shows the words of an attended mask, and "
+            f"masking.direction = {masking.direction} draws none; set masking.direction=attended"
+        )
     if feedback and config.reward.source == "adversary" and config.adversary.steps_per_round == 0:
         found.append(
             "adversary.steps_per_round = 0: an adversary that never learns gives noise; set 1 or more, or "

@@ -59,6 +59,7 @@ class Looker:
         self.face_K = masking_policy.faces(config.masking.direction, config.masking.masks_per_review)
         self.gives_feedback = config.objective.policy_gradient_weight > 0
         self.uses_masked_view = config.objective.masked_task_weight > 0 or config.objective.masked_base_weight > 0
+        self.uses_shown_view = config.objective.shown_task_weight > 0
         self.has_adversary = self.gives_feedback and config.reward.source == "adversary"
 
     def look(self, batch: Batch, epoch: int, *, differentiable: bool) -> Look:
@@ -69,7 +70,7 @@ class Looker:
             with self.decoder.answering():
                 clean, focus = self.read_clean(batch)
         look = Look(batch, clean, focus)
-        if self.gives_feedback or self.uses_masked_view:
+        if self.gives_feedback or self.uses_masked_view or self.uses_shown_view:
             look.masks = self._draw(look, epoch)
         if self.gives_feedback:
             self._hide(look, self._random_masks(look, epoch) if self.has_adversary else None)
@@ -193,6 +194,13 @@ class Looker:
         """The frozen base's label log-probabilities on the same views, [B, C]."""
         with self.decoder.answering(), self.decoder.base():
             return self.decoder.read(self._first_masked_view(look), self.answers).label_logprob_BC
+
+    def read_shown(self, look: Look) -> DecoderReading:
+        """Only the words of each review's first mask, everything else hidden; differentiable."""
+        assert look.masks is not None
+        rest_B1W = ~look.masks.hidden_BKW[:, :1]
+        view = masked_views.hide(look.batch, rest_B1W, self.config.masking.view, self.filler_ids)
+        return self.decoder.read(view, self.answers)
 
     def _first_masked_view(self, look: Look) -> View:
         assert look.masks is not None

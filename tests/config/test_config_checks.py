@@ -32,6 +32,11 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "masking.direction = random: ",
         ["objective.policy_gradient_weight=0"],
     ),
+    "unattended words shown": (
+        ["masking.direction=unattended", "objective.shown_task_weight=1"],
+        "objective.shown_task_weight = 1.0: shows the words of an attended mask, and masking.direction = unattended",
+        ["masking.direction=attended"],
+    ),
     "an adversary that never learns": (
         ["adversary.steps_per_round=0"],
         "adversary.steps_per_round = 0: ",

@@ -17,6 +17,7 @@ from afa_llm.method import masked_views
 from afa_llm.method.reward import label_drop
 from afa_llm.method.view_features import FeaturePair
 from afa_llm.records import Batch, Prompt
+from afa_llm.rollouts.generator import TransformersGenerator
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import PlainEngine
@@ -77,6 +78,7 @@ ARMS = {
         "objective.entropy_weight=0.1",
         "objective.kl_weight=0.3",
         "objective.masked_task_weight=0.5",
+        "objective.shown_task_weight=0.5",
         "masking.view=delete",
     ],
     "shuffled": ["reward.shuffle=true", "masking.direction=attended"],
@@ -267,6 +269,29 @@ def test_the_base_term_takes_a_masked_view_back_to_the_base(tiny_model: Path) ->
             if "lora_B" in name:
                 parameter.zero_()
     assert untouched.gradient(untouched.batches(8)).norm() < 1e-5  # tuned is base: nothing to mend
+
+
+def test_the_shown_view_has_the_first_masks_words_and_no_others(tiny_model: Path) -> None:
+    only = ["objective.task_weight=0", "objective.policy_gradient_weight=0", "objective.shown_task_weight=1"]
+    parts = Parts(tiny_model, *only, "masking.direction=attended", "masking.view=delete")
+    batch = parts.batches(6)[0]
+    look = parts.round.looker.look(batch, 0, differentiable=True)
+    assert look.masks is not None
+    shown_BW = look.masks.hidden_BKW[:, 0]
+    prompts = []
+    for row, prompt in enumerate(batch.prompts):
+        kept = zip(prompt.token_ids, prompt.word_of_token, strict=True)
+        prompts.append([token for token, word in kept if word < 0 or shown_BW[row, word]])
+    answers = TransformersGenerator(parts.decoder, 8).answer(prompts, parts.material.answers)
+    torch.testing.assert_close(
+        parts.round.looker.read_shown(look).label_logprob_BC.detach(), answers.label_logprob_NC, atol=1e-5, rtol=0
+    )
+    losses = []
+    for _ in range(4):
+        assert parts.gradient([batch]).norm() > 0
+        losses.append(parts.means.over_ranks(ALONE)["shown_task_loss"])
+        parts.engine.step(3e-4)
+    assert losses[0] > losses[1] > losses[2] > losses[3], losses
 
 
 def test_an_adversary_that_compares_with_random_masks(tiny_model: Path) -> None:

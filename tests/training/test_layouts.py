@@ -31,6 +31,7 @@ SETTINGS = [
     "objective.kl_weight=0.1",
     "objective.masked_task_weight=0.3",
     "objective.masked_base_weight=0.3",
+    "objective.shown_task_weight=0.3",
 ]
 
 
