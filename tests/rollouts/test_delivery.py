@@ -65,7 +65,7 @@ def test_a_movement_within_the_disagreement_on_the_base_proves_nothing() -> None
 def test_an_adapter_of_an_older_version_fails() -> None:
     checked = proof()
     checked.check(1, MOVED_NC, MOVED_NC + NOISE_NC)
-    with pytest.raises(AfaError, match="version 2 did not arrive: .* older adapter"):
+    with pytest.raises(AfaError, match=r"version 2 did not arrive: .* older adapter"):
         checked.check(2, MOVED_NC + 0.01, MOVED_NC + NOISE_NC)
 
 
