@@ -134,7 +134,7 @@ def test_a_lost_reply_to_loading_does_no_harm(servers: list[FaultyServer], fault
 
 
 def test_an_engine_that_refuses_the_adapter_ends_the_run(servers: list[FaultyServer]) -> None:
-    with pytest.raises(AfaError, match="the engine refuses the adapter: .*already loaded, or no path"):
+    with pytest.raises(AfaError, match=r"the engine refuses the adapter: .*already loaded, or no path"):
         ready(servers[0]).hold({"run_v1": ""}, nothing)
 
 
