@@ -17,7 +17,7 @@ from afa_llm.rollouts.replica import Limits, Replica
 from afa_llm.rollouts.vllm_client import EngineClient
 
 QUICK = Limits(request_seconds=1.0, retries=2, prompts_per_request=4, requests_at_once=2)
-REQUESTS = [ScoreRequest((n, 3, n % 5), (7, 8) if n % 3 else (9,)) for n in range(30)]
+REQUESTS = [ScoreRequest((n, 3) + (5,) * (n * 7 % 11), (7, 8) if n % 3 else (9,)) for n in range(30)]
 
 
 @pytest.fixture
