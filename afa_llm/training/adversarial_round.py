@@ -47,6 +47,9 @@ class AdversarialRound:
         means = Means()
         keep_graph = self.engine.keeps_graph and len(batches) == 1 and not self.has_dropout
         looks = [self.looker.look(batch, epoch, differentiable=keep_graph) for batch in batches]
+        for look in looks:
+            if look.gaps:
+                means.put_sum("infill_left_out", look.gaps_left_out, look.gaps)
         self.feedback.teach(looks, means)
         for look in looks:
             self.feedback.reward(look, epoch, means)

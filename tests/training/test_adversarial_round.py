@@ -79,11 +79,21 @@ ARMS = {
         "objective.masked_task_weight=0.5",
         "masking.view=delete",
     ],
+    "other words": [
+        "masking.view=infill",
+        "masking.infill.candidates=2",
+        "objective.masked_task_weight=0.5",
+    ],
+    "several fillers": [
+        "masking.view=replace",
+        "masking.fillers=[' a', ' the', ' one of']",
+        "objective.masked_task_weight=1",
+    ],
     "shuffled": ["reward.shuffle=true", "masking.direction=attended"],
 }
 
 
-@pytest.mark.parametrize("arm", ["adversary", "drop", "all terms"])
+@pytest.mark.parametrize("arm", ["adversary", "drop", "all terms", "other words", "several fillers"])
 def test_the_split_into_micro_batches_leaves_the_gradient(tiny_model: Path, arm: str) -> None:
     whole = Parts(tiny_model, *ARMS[arm]).gradient(Parts(tiny_model).batches(9))
     parts = Parts(tiny_model, *ARMS[arm])
