@@ -225,10 +225,48 @@ class Training(Section):
 
 
 class Rollouts(Section):
-    backend: Literal["transformers"] = Field("transformers", description="who answers prompts")
+    backend: Literal["transformers", "vllm_server"] = Field(
+        "transformers", description="who answers prompts: the decoder in this process, or a vLLM server"
+    )
     reader: Literal["tuned", "base"] = Field(
         "tuned", description="weights that read the masked views for adversary and reward: tuned, or the frozen base"
     )
+    vllm_python: str | None = Field(None, description="interpreter that has vLLM, for servers of ours; none: this one")
+    serve: Literal["original", "dequantised"] = Field(
+        "original", description="base in servers of ours: model.path itself, or the 4-bit weights of training unpacked"
+    )
+    replicas: int = Field(1, ge=1, description="servers of ours on each node that has one")
+    one_per_node: bool = Field(False, description="servers of ours on every node, or on that of rank 0 alone")
+    devices: tuple[str, ...] = Field((), description="CUDA_VISIBLE_DEVICES of each of the replicas; empty: inherited")
+    server_arguments: tuple[str, ...] = Field(
+        (), description="further arguments of servers of ours, as vLLM reads them"
+    )
+    prefix_caching: bool = Field(
+        True, description="keep what prompts begin with in the engine; the answers are the same"
+    )
+    addresses: tuple[str, ...] = Field((), description="engines that run already, http://host:port; empty: ours")
+    token_variable: str | None = Field(
+        "AFA_ENGINE_TOKEN", description="environment variable with the token of engines at addresses; null: no token"
+    )
+    adapter_folder: str | None = Field(
+        None, description="where engines at addresses can read adapters; none: in the run's folder"
+    )
+    prompts_per_request: int = Field(64, ge=1, le=1024, description="prompts that one request asks")
+    requests_at_once: int = Field(4, ge=1, description="requests that are open at each engine")
+    start_seconds: float = Field(900.0, gt=0, description="longest time in which a server of ours must answer")
+    request_seconds: float = Field(
+        120.0, gt=0, description="longest time of one request; a slower engine counts as hung"
+    )
+    retries: int = Field(3, ge=0, description="further tries of one request")
+    restarts: int = Field(2, ge=0, description="times that each server of ours is started again")
+    sync_every: int = Field(1, ge=1, description="optimizer steps between two versions of the adapter in the engine")
+    staleness: int = Field(0, ge=0, description="steps by which an answering adapter may be older; 0: never older")
+    overlap: bool = Field(
+        True, description="the engine answers while the trainer reads views; the numbers are the same"
+    )
+    probe_prompts: int = Field(16, ge=1, description="prompts answered on both sides after each sync, as a proof")
+    probe_warn: float = Field(0.005, ge=0, description="mean |Δp| of the two sides from which to warn")
+    probe_fail: float = Field(0.01, gt=0, description="mean |Δp| of the two sides from which to end the run")
 
 
 class Evaluation(Section):
@@ -244,6 +282,9 @@ class Evaluation(Section):
     focus_samples: int = Field(200, ge=0, description="reviews of each data set for focus quality; 0: none")
     focus_fractions: tuple[float, ...] = Field((0.01, 0.05, 0.1, 0.2, 0.5), description="shares of words removed")
     rare_quantile: float = Field(0.25, gt=0, lt=1, description="words under this training-frequency quantile are rare")
+    through_engine: bool = Field(
+        False, description="prompts of before and after are answered by the engine of rollouts.backend too"
+    )
 
 
 class Config(Section):

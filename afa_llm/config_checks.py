@@ -10,7 +10,18 @@ if TYPE_CHECKING:
 
 def contradictions(config: Config) -> list[str]:
     """All contradictions of a configuration, each `field = value: why; fix`. Empty where there are none."""
-    checks = (_model, _masks, _adversary, _labels, _optimizer, _engine, _quantization, _validation, _evaluation)
+    checks = (
+        _model,
+        _masks,
+        _adversary,
+        _labels,
+        _optimizer,
+        _engine,
+        _quantization,
+        _validation,
+        _evaluation,
+        _rollouts,
+    )
     return [message for check in checks for message in check(config)]
 
 
@@ -144,4 +155,64 @@ def _evaluation(config: Config) -> list[str]:
     titles = [source.title for source in config.data.evaluation]
     for title in sorted({t for t in titles if titles.count(t) > 1}):
         found.append(f"data.evaluation: two data sets are called {title!r}; give each its own name")
+    return found
+
+
+MOST_LORA_RANK = 512  # of vLLM
+
+
+def _rollouts(config: Config) -> list[str]:
+    rollouts, found = config.rollouts, []
+    if rollouts.backend == "transformers":
+        if config.evaluation.through_engine:
+            found.append(
+                "evaluation.through_engine = True: there is no engine with rollouts.backend=transformers; set "
+                "rollouts.backend=vllm_server, or leave it out"
+            )
+        return found
+    if config.masking.view == "block":
+        found.append(
+            "masking.view = block: an engine answers prompts and cannot block words inside them; set masking.view=replace "
+            "or delete, or rollouts.backend=transformers"
+        )
+    if config.lora.rank > MOST_LORA_RANK:
+        found.append(
+            f"lora.rank = {config.lora.rank}: vLLM serves adapters up to rank {MOST_LORA_RANK}; set a lower one"
+        )
+    if rollouts.sync_every - 1 > rollouts.staleness:
+        found.append(
+            f"rollouts.sync_every = {rollouts.sync_every}: answers would be up to {rollouts.sync_every - 1} steps old and "
+            f"rollouts.staleness = {rollouts.staleness} drops them; set rollouts.staleness={rollouts.sync_every - 1}"
+        )
+    if rollouts.probe_warn > rollouts.probe_fail:
+        found.append(
+            f"rollouts.probe_warn = {rollouts.probe_warn}: above rollouts.probe_fail = {rollouts.probe_fail}, nobody "
+            "would be warned; set a lower one"
+        )
+    if rollouts.devices and len(rollouts.devices) != rollouts.replicas:
+        found.append(
+            f"rollouts.devices = {list(rollouts.devices)}: one entry for each of rollouts.replicas = {rollouts.replicas}"
+        )
+    return found + _served_base(config) + _addresses(config)
+
+
+def _served_base(config: Config) -> list[str]:
+    quantization, rollouts = config.model.quantization, config.rollouts
+    if rollouts.serve == "dequantised" and quantization != "nf4":
+        return [
+            f"rollouts.serve = dequantised: model.quantization = {quantization} has no 4-bit weights to unpack; set "
+            "rollouts.serve=original"
+        ]
+    return []
+
+
+def _addresses(config: Config) -> list[str]:
+    rollouts, found = config.rollouts, []
+    for address in rollouts.addresses:
+        if not address.startswith(("http://", "https://")):
+            found.append(f"rollouts.addresses = {address!r}: no address; write http://host:port")
+    if rollouts.addresses and rollouts.serve == "dequantised":
+        found.append(
+            "rollouts.serve = dequantised: engines at rollouts.addresses serve what they were started with; leave one out"
+        )
     return found

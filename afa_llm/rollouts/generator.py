@@ -42,6 +42,13 @@ class Team(Protocol):
         """Called before each pass. Raises StoppedError where this process was asked to stop."""
         ...
 
+    def beat(self) -> None:
+        """Called while this rank waits for an engine: it lives. Never a word to other ranks, unlike `heed`.
+
+        Raises StoppedError where this process was asked to stop.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -54,6 +61,9 @@ class Alone:
         return [item]
 
     def heed(self) -> None:
+        pass
+
+    def beat(self) -> None:
         pass
 
 

@@ -84,6 +84,12 @@ class World:
         if self.any(self.stop.requested) if self.lockstep else self.stop.requested:
             raise self.stop.error(f"in phase {self.pulse.phase}")
 
+    def beat(self) -> None:
+        """Called while this rank waits for an engine. Never a collective. Raises StoppedError if asked to stop."""
+        self.pulse.moves += 1
+        if self.stop.requested:
+            raise self.stop.error(f"in phase {self.pulse.phase}")
+
     def gather(self, item: Any) -> list[Any]:
         """One picklable item of each rank, in rank order, on every rank."""
         if self.size == 1:

@@ -89,6 +89,8 @@ class Member:
 
     def heed(self) -> None: ...
 
+    def beat(self) -> None: ...
+
 
 def on_every_rank(size: int, work: Any) -> list[Any]:
     """What `work(member)` gave on each rank of a fake team."""

@@ -1,0 +1,92 @@
+"""Ends an engine when the process that wanted it ends, however that ends: by return, exception, signal or SIGKILL.
+
+A script of its own (`python -I engine_guard.py PARENT COMMAND…`), standard library only. It starts the command in a
+session of its own, and ends that whole process group when its own standard input closes (the parent holds the other
+end), when the parent is gone, when it is asked by SIGTERM, or when the command itself ended and left something behind.
+Its exit code is the command's (128 + n for signal n).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from types import FrameType
+
+GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
+LOOK_SECONDS = 0.2
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+class Guard:
+    """One command and its process group."""
+
+    def __init__(self, parent: int, command: list[str]) -> None:
+        self.parent, self.asked, self.code = parent, False, 0
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's business
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the command leaves behind becomes ours to reap
+        self.child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_guard
+        ).pid
+        self.running = True
+
+    def watch(self) -> int:
+        """Until there is a reason to end; then no process of the group is left."""
+        while self.running and not self.asked and os.getppid() == self.parent:
+            readable, _, _ = select.select([sys.stdin], [], [], LOOK_SECONDS)
+            if readable and not os.read(sys.stdin.fileno(), 1):
+                break
+            self._reap()
+        self._end()
+        return self.code
+
+    def _end(self) -> None:
+        asked, deadline = self._send(signal.SIGTERM), time.monotonic() + GRACE_SECONDS
+        while asked and self._send(0):
+            if time.monotonic() > deadline:
+                self._send(signal.SIGKILL)  # a stopped process hears nothing else
+            time.sleep(LOOK_SECONDS / 4)
+            self._reap()
+
+    def _send(self, number: int) -> bool:
+        """A signal to the whole group (0: to nobody). Whether the group still has a process."""
+        try:
+            os.killpg(self.child, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                process, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if process == 0:
+                return
+            if process == self.child:
+                code = os.waitstatus_to_exitcode(status)
+                self.running, self.code = False, code if code >= 0 else 128 - code
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+
+def _die_with_guard() -> None:
+    """Between fork and exec of the command: even a SIGKILL of the guard ends it. The guard has a single thread."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux only; elsewhere the closed pipe and the parent's id have to do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(Guard(int(sys.argv[1]), sys.argv[2:]).watch())

@@ -1,0 +1,107 @@
+"""All that a rank does for the engines of a job: have them started, put adapters into them, prove it, end them.
+
+Every method is called on all ranks together. What only a rank with engines does is tried there, and its failure told
+to all: they raise the same error.
+
+Legend: N probe prompts, C labels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TypeVar
+
+from afa_llm.errors import AfaError
+from afa_llm.records import AnswerWords
+from afa_llm.rollouts.adapter_sync import AdapterSync
+from afa_llm.rollouts.delivery import DeliveryProof, Limits
+from afa_llm.rollouts.fleet import Fleet
+from afa_llm.rollouts.generator import Generator, Team
+from afa_llm.rollouts.vllm_server import ServerGenerator
+
+Given = TypeVar("Given")
+
+
+class EngineService:
+    """`fleet`: this rank's engines, begun but perhaps not ready; None where it holds none."""
+
+    def __init__(self, fleet: Fleet | None, team: Team, holders: Sequence[int], tell: Callable[[str], None]) -> None:
+        self.fleet, self.team, self.tell = fleet, team, tell
+        self.generator = ServerGenerator(fleet, team, holders)
+        self.sync: AdapterSync | None = None
+        self.proof: DeliveryProof | None = None
+        self.version = -1
+
+    def begin(self) -> None:
+        """Start the engines that are ours, without waiting for them."""
+        self._together(lambda fleet: fleet.begin())
+
+    def connect(
+        self,
+        trainer: Generator,
+        base: Callable[[], AbstractContextManager[None]],
+        whole: Callable[[], AbstractContextManager[None]],
+        save: Callable[[Path], None],
+        folder: Path,
+        probe: Sequence[Sequence[int]],
+        answers: AnswerWords,
+        limits: Limits,
+    ) -> None:
+        """Wait until the engines answer, and compare the base on both sides. Raises AfaError on all ranks.
+
+        `trainer` answers on this side, by the base inside `base()`. Inside `whole()` the adapter's weights are whole
+        and `save` can write them; `folder` holds its versions. `probe`: prompts that every version is proved with.
+        """
+        self._together(lambda fleet: fleet.wait_ready(self.team.beat))
+        self.trainer, self.whole, self.save, self.folder = trainer, whole, save, folder
+        self.probe, self.answers = probe, answers
+        if self.fleet:
+            self.sync = AdapterSync(self.fleet, save, folder)
+        with base():
+            ours_NC = trainer.answer(probe, answers).label_logprob_NC
+        theirs_NC = self.generator.ask(probe, answers, base=True).result().label_logprob_NC
+        self.proof = DeliveryProof(ours_NC, theirs_NC, limits)
+        self.tell(f"engine and trainer on the base: mean |Δp| {self.proof.base.mean:.2g}")
+
+    def deliver(self, version: int) -> dict[str, float]:
+        """Put the adapter, as the trainer has it now, into all engines and prove that it arrived.
+
+        Returns what to log: `delivery_gap` (mean |Δp|), `sync_seconds`. Raises AfaError on all ranks.
+        """
+        assert self.proof
+        began = time.monotonic()
+        with self.whole():
+            folder = self._together(lambda _: self.sync.write(version) if self.sync else None)
+        name = self._together(lambda _: self.sync.put(version, folder, self.team.beat) if self.sync and folder else "")
+        self.generator.adapter = name or ""
+        self.generator.adapter_version = self.version = version
+        seconds = time.monotonic() - began
+        ours_NC = self.trainer.answer(self.probe, self.answers).label_logprob_NC
+        theirs_NC = self.generator.answer(self.probe, self.answers).label_logprob_NC
+        found = self.proof.check(version, ours_NC, theirs_NC)
+        if warning := self.proof.warning(found):
+            self.tell(warning)
+        return {"delivery_gap": found.mean, "sync_seconds": seconds}
+
+    def close(self) -> None:
+        """End our engines and take our adapters from others'. On this rank alone; safe after any failure."""
+        self.generator.close()
+        if self.fleet:
+            self.fleet.close()
+
+    def _together(self, work: Callable[[Fleet], Given]) -> Given | None:
+        """`work` on the ranks with engines. Raises the first AfaError on all ranks."""
+        given: Given | None = None
+        error: AfaError | None = None
+        if self.fleet:
+            try:
+                given = work(self.fleet)
+            except AfaError as failure:
+                error = failure
+        for each in self.team.gather(error):
+            if each is not None:
+                raise each
+        return given
