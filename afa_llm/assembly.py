@@ -6,7 +6,8 @@ Data and prompts are built and checked before any model is loaded.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,18 @@ from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
 from afa_llm.data.templates import load_templates
 from afa_llm.data.vocabulary import load_vocabulary
+from afa_llm.engine_assembly import build_service, check_engine
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.calibration import content_free_examples, domain_examples
 from afa_llm.evaluation.prompted_sentiment import PromptSet
 from afa_llm.models.adapters import attach_lora, load_adapter, load_base, load_tokenizer
 from afa_llm.models.decoder import Decoder, choose_layers
 from afa_llm.records import AnswerWords, Example, Prompt
-from afa_llm.rollouts.generator import TransformersGenerator
+from afa_llm.rollouts.engine_service import EngineService
+from afa_llm.rollouts.generator import AskableGenerator, TransformersGenerator
 from afa_llm.rollouts.infill import Infiller
 from afa_llm.rollouts.proposals import TransformersProposer
+from afa_llm.rollouts.vllm_server import BaseGenerator
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine, PlainEngine
@@ -57,6 +61,7 @@ class Material:
 
 def prepare(config: Config, *, training: bool = True) -> Material:
     """Tokenizer, reviews and prompts, all checked. Raises AfaError for whatever a user has to mend."""
+    check_engine(config.rollouts)
     tokenizer = load_tokenizer(config.model)
     labels = tuple(config.data.labels)
     names = list(dict.fromkeys([config.prompts.train, *config.prompts.evaluation]))
@@ -130,10 +135,17 @@ def build_engine(config: Config, decoder: Decoder, world: World) -> Engine:
     return engine
 
 
-def build_round(config: Config, material: Material, decoder: Decoder, engine: Engine, world: World) -> AdversarialRound:
-    """Looker, adversary and reward around one decoder."""
+def build_round(
+    config: Config,
+    material: Material,
+    decoder: Decoder,
+    engine: Engine,
+    world: World,
+    generator: AskableGenerator | None = None,
+) -> AdversarialRound:
+    """Looker, adversary and reward around one decoder; a generator answers the masked prompts."""
     infiller = build_infiller(config, material, decoder)
-    looker = Looker(decoder, material.answers, config, fillers=material.fillers, infiller=infiller)
+    looker = Looker(decoder, material.answers, config, fillers=material.fillers, infiller=infiller, generator=generator)
     hidden_size = int(decoder.model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
     feedback = Feedback(looker, config, world, hidden_size)
     return AdversarialRound(looker, feedback, engine, config, world)
@@ -147,6 +159,42 @@ def build_infiller(config: Config, material: Material, decoder: Decoder) -> Infi
     settings = config.masking.infill
     vocabulary = load_vocabulary(material.tokenizer)
     return Infiller(proposer, vocabulary, settings.candidates, settings.temperature, settings.lookahead)
+
+
+@contextmanager
+def engines(
+    config: Config, material: Material, decoder: Decoder, engine: Engine | None, world: World, folder: Path
+) -> Iterator[EngineService | None]:
+    """The engines of `rollouts`, ready; ended when the block is left. None where nothing will be asked of any.
+
+    `engine`: the trainer's; None where nothing is trained.
+    """
+    if not (config.evaluation.through_engine or (engine is not None and asks_in_rounds(config))):
+        yield None
+        return
+    prompts = material.train_prompts or [p for sets in material.prompt_sets.values() for p in sets[0].prompts]
+    count = config.rollouts.probe_prompts
+    probe = [prompts[index].token_ids for index in range(0, len(prompts), max(1, len(prompts) // count))][:count]
+    service = build_service(
+        config, decoder, engine, world, folder, material.answers, probe, lambda text: tell(world, text)
+    )
+    try:
+        yield service
+    finally:
+        if service:
+            service.close()
+
+
+def asks_in_rounds(config: Config) -> bool:
+    """Whether rounds of training ask an engine."""
+    return config.rollouts.backend != "transformers" and config.objective.policy_gradient_weight > 0
+
+
+def build_generator(config: Config, service: EngineService | None) -> AskableGenerator | None:
+    """Who answers a round's masked prompts, with the eyes of `rollouts.reader`; None: the decoder's own passes."""
+    if service is None or not asks_in_rounds(config):
+        return None
+    return BaseGenerator(service.generator) if config.rollouts.reader == "base" else service.generator
 
 
 def build_validation(config: Config, material: Material, decoder: Decoder, world: World) -> Callable[[], float] | None:

@@ -170,10 +170,10 @@ def _rollouts(config: Config) -> list[str]:
                 "rollouts.backend=vllm_server, or leave it out"
             )
         return found
-    if config.masking.view == "block":
+    if config.masking.view == "block" and config.objective.policy_gradient_weight > 0:
         found.append(
-            "masking.view = block: an engine answers prompts and cannot block words inside them; set masking.view=replace "
-            "or delete, or rollouts.backend=transformers"
+            "masking.view = block: an engine answers prompts and cannot block words inside them; set "
+            "masking.view=replace or delete, or rollouts.backend=transformers"
         )
     if config.lora.rank > MOST_LORA_RANK:
         found.append(
@@ -181,7 +181,7 @@ def _rollouts(config: Config) -> list[str]:
         )
     if rollouts.sync_every - 1 > rollouts.staleness:
         found.append(
-            f"rollouts.sync_every = {rollouts.sync_every}: answers would be up to {rollouts.sync_every - 1} steps old and "
+            f"rollouts.sync_every = {rollouts.sync_every}: answers would be up to {rollouts.sync_every - 1} steps old, "
             f"rollouts.staleness = {rollouts.staleness} drops them; set rollouts.staleness={rollouts.sync_every - 1}"
         )
     if rollouts.probe_warn > rollouts.probe_fail:
@@ -191,7 +191,8 @@ def _rollouts(config: Config) -> list[str]:
         )
     if rollouts.devices and len(rollouts.devices) != rollouts.replicas:
         found.append(
-            f"rollouts.devices = {list(rollouts.devices)}: one entry for each of rollouts.replicas = {rollouts.replicas}"
+            f"rollouts.devices = {list(rollouts.devices)}: set one entry for each of rollouts.replicas = "
+            f"{rollouts.replicas}"
         )
     return found + _served_base(config) + _addresses(config)
 
@@ -213,6 +214,7 @@ def _addresses(config: Config) -> list[str]:
             found.append(f"rollouts.addresses = {address!r}: no address; write http://host:port")
     if rollouts.addresses and rollouts.serve == "dequantised":
         found.append(
-            "rollouts.serve = dequantised: engines at rollouts.addresses serve what they were started with; leave one out"
+            "rollouts.serve = dequantised: engines at rollouts.addresses serve what they were started with; leave one "
+            "of the two out"
         )
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,14 @@ from afa_llm.config import Config
 from afa_llm.data.words import split_words
 from afa_llm.errors import StoppedError
 from afa_llm.evaluation.focus_reader import FocusReader
+from afa_llm.models.decoder import Decoder
 from afa_llm.records import Example
+from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.run_folder import open_folder, report_data
 from afa_llm.run_results import Clock, measure_phase, write_results
 from afa_llm.training import distributed
 from afa_llm.training.distributed import World
+from afa_llm.training.engine import Engine
 from afa_llm.training.trainer import Trainer
 from afa_llm.training.watchdog import Watchdog
 
@@ -67,15 +70,20 @@ def train(config: Config) -> Path:
             world.pulse.at("model")
             decoder = assembly.build_decoder(config, material, world.device)
             engine = assembly.build_engine(config, decoder, world)
-            adversarial_round = assembly.build_round(config, material, decoder, engine, world)
-        validate = assembly.build_validation(config, material, decoder, world)
-        trainer = Trainer(config, world, adversarial_round, engine, material.train_prompts, folder, validate)
-        tell(world, f"{len(material.train_prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
-        before = measure_phase(config, material, decoder, world, clock, "before")
-        with clock.phase("training"):
-            summary = trainer.run()
-            trainer.save_adapter(folder / "adapter")
-        after = measure_phase(config, material, decoder, world, clock, "after")
+        with _engines(config, material, decoder, engine, world, clock, folder) as service:
+            generator = assembly.build_generator(config, service)
+            adversarial_round = assembly.build_round(config, material, decoder, engine, world, generator)
+            validate = assembly.build_validation(config, material, decoder, world)
+            prompts, deliver = material.train_prompts, service.deliver if service and generator else None
+            trainer = Trainer(config, world, adversarial_round, engine, prompts, folder, validate, deliver)
+            tell(world, f"{len(prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
+            before = measure_phase(config, material, decoder, world, clock, "before", service)
+            with clock.phase("training"):
+                summary = trainer.run()
+                trainer.save_adapter(folder / "adapter")
+            if service and config.evaluation.through_engine:
+                service.deliver(summary.steps)
+            after = measure_phase(config, material, decoder, world, clock, "after", service)
         if world.leads:
             write_results(config, material, world, folder, clock, before, after, summary)
     return folder
@@ -89,12 +97,38 @@ def evaluate(config: Config, adapter: Path | None) -> Path:
         with clock.phase("model"):
             world.pulse.at("model")
             decoder = assembly.build_decoder(config, material, world.device, adapter)
-        with decoder.base():
-            before = measure_phase(config, material, decoder, world, clock, "before")
-        after = measure_phase(config, material, decoder, world, clock, "after") if adapter is not None else None
+        with _engines(config, material, decoder, None, world, clock, folder) as service:
+            with decoder.base():
+                before = measure_phase(config, material, decoder, world, clock, "before", service)
+            if service and adapter is not None:
+                service.deliver(1)
+            after = (
+                measure_phase(config, material, decoder, world, clock, "after", service)
+                if adapter is not None
+                else None
+            )
         if world.leads:
             write_results(config, material, world, folder, clock, before, after, None)
     return folder
+
+
+@contextmanager
+def _engines(
+    config: Config,
+    material: Material,
+    decoder: Decoder,
+    engine: Engine | None,
+    world: World,
+    clock: Clock,
+    folder: Path,
+) -> Iterator[EngineService | None]:
+    """The engines of `rollouts`, where some are set: their start is a phase of its own."""
+    world.pulse.at("engines")
+    with ExitStack() as stack, clock.phase("engines"):
+        service = stack.enter_context(assembly.engines(config, material, decoder, engine, world, folder))
+        kept = stack.pop_all()
+    with kept:
+        yield service
 
 
 def _open(config: Config, world: World, clock: Clock) -> tuple[Path, Material]:

@@ -26,7 +26,9 @@ from afa_llm.evaluation.results import Measured, Reading, RunFacts, build_result
 from afa_llm.evaluation.word_frequencies import WordFrequencies
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import Answers, AnswerWords, Prompt
+from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.rollouts.generator import Generator, TransformersGenerator
+from afa_llm.rollouts.vllm_server import BaseGenerator
 from afa_llm.training.distributed import World
 from afa_llm.training.trainer import TrainingSummary
 
@@ -64,18 +66,33 @@ class TokenIdAnswers:
 
 
 def measure_phase(
-    config: Config, material: Material, decoder: Decoder, world: World, clock: Clock, phase: str
+    config: Config,
+    material: Material,
+    decoder: Decoder,
+    world: World,
+    clock: Clock,
+    phase: str,
+    service: EngineService | None = None,
 ) -> Phase:
-    """Every data set under every template, and the focus; every rank calls it."""
+    """Every data set under every template, and the focus; every rank calls it.
+
+    Prompts are answered by the decoder, or where evaluation.through_engine says so by the engines: by their base before
+    and by their adapter after. The focus is the decoder's: an engine gives no attention.
+    """
+    generator: Generator = TransformersGenerator(decoder, config.evaluation.batch_size, world)
+    if service and config.evaluation.through_engine:
+        generator = service.generator if phase == "after" else BaseGenerator(service.generator)
     with clock.phase(phase):
         world.pulse.at(phase)
-        return _measure_all(config, material, decoder, world, phase)
+        return _measure_all(config, material, decoder, generator, world, phase)
 
 
-def _measure_all(config: Config, material: Material, decoder: Decoder, world: World, phase: str) -> Phase:
+def _measure_all(
+    config: Config, material: Material, decoder: Decoder, answering: Generator, world: World, phase: str
+) -> Phase:
     """Every data set under every template, then the focus under the training template."""
     settings, found = config.evaluation, Phase()
-    generator = TokenIdAnswers(TransformersGenerator(decoder, settings.batch_size, world))
+    generator = TokenIdAnswers(answering)
     frequencies = WordFrequencies.from_examples(material.train_examples, settings.rare_quantile)
     for title, sets in material.prompt_sets.items():
         tell(world, f"{phase}: {title}, {len(sets[0].prompts)} reviews, {len(sets)} template(s)")

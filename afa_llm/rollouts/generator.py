@@ -27,6 +27,30 @@ class Generator(Protocol):
         ...
 
 
+class Asked(Protocol):
+    """Answers on their way."""
+
+    def result(self) -> Answers:
+        """Waits for them. Called once on every rank of a team, in the order of the asking."""
+        ...
+
+
+class AskableGenerator(Generator, Protocol):
+    """A generator that answers while the one who asked goes on."""
+
+    def ask(self, prompts: Sequence[Sequence[int]], answers: AnswerWords) -> Asked: ...
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Answers that are there already."""
+
+    answers: Answers
+
+    def result(self) -> Answers:
+        return self.answers
+
+
 class Team(Protocol):
     """Ranks that share work."""
 
@@ -68,11 +92,11 @@ class Alone:
 
 
 ALONE = Alone()
-Asked = TypeVar("Asked")
+Item = TypeVar("Item")
 Given = TypeVar("Given")
 
 
-def shared(team: Team, asked: Sequence[Asked], answer: Callable[[Sequence[Asked]], Sequence[Given]]) -> list[Given]:
+def shared(team: Team, asked: Sequence[Item], answer: Callable[[Sequence[Item]], Sequence[Given]]) -> list[Given]:
     """Answers to everything asked, on every rank, each having done its share.
 
     Shares are equally long (the first item fills up): under ZeRO-3 all ranks must make the same number of passes.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 import torch
 
@@ -75,6 +76,19 @@ class ServerGenerator:
             return label_logprobs(fleet.score(score_requests(share, answers), adapter, beat), answers)
         except AfaError as error:
             return error
+
+
+@dataclass(frozen=True)
+class BaseGenerator:
+    """The base below the adapter, answered by the same engines."""
+
+    generator: ServerGenerator
+
+    def answer(self, prompts: Sequence[Sequence[int]], answers: AnswerWords) -> Answers:
+        return self.ask(prompts, answers).result()
+
+    def ask(self, prompts: Sequence[Sequence[int]], answers: AnswerWords) -> Pending:
+        return self.generator.ask(prompts, answers, base=True)
 
 
 class Pending:

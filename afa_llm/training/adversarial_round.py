@@ -52,7 +52,9 @@ class AdversarialRound:
                 means.put_sum("infill_left_out", look.gaps_left_out, look.gaps)
         self.feedback.teach(looks, means)
         for look in looks:
+            self.looker.collect(look)
             self.feedback.reward(look, epoch, means)
+            self._drop_stale(look, step, means)
         reviews, kept = self._global_counts(looks)
         for look in looks:
             if not keep_graph:
@@ -61,6 +63,20 @@ class AdversarialRound:
             if self.looker.uses_masked_view:
                 self.engine.backward(self._masked_loss(look, reviews, means))
         return means
+
+    def _drop_stale(self, look: Look, step: int, means: Means) -> None:
+        """Rewards from an adapter older than rollouts.staleness teach nothing, and are counted.
+
+        Masks are always drawn by the weights that learn from them, so they need no importance weights.
+        """
+        if look.answers_version is None or look.kept_BK is None:
+            return
+        age = step - look.answers_version
+        stale = age > self.config.rollouts.staleness
+        if stale:
+            look.kept_BK = torch.zeros_like(look.kept_BK)
+        means.put("answers_age", float(age))
+        means.put_sum("stale_share", float(stale) * look.batch.size, float(look.batch.size))
 
     def _gives_feedback(self, step: int) -> bool:
         """Not while the adversary warms up."""

@@ -22,7 +22,7 @@ from afa_llm.method.mask_noise import filler_choice, gumbel_noise
 from afa_llm.method.view_features import FeaturePair, pair_features
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import AnswerWords, Batch, DecoderReading, MaskSample, View
-from afa_llm.rollouts.generator import Generator
+from afa_llm.rollouts.generator import Answered, AskableGenerator, Asked
 from afa_llm.rollouts.infill import Infiller
 
 RANDOM_MASK = 2**20  # noise index of the random mask: beyond any K
@@ -46,6 +46,8 @@ class Look:
     pair: FeaturePair | None = None
     random_pair: FeaturePair | None = None
     drop_BK: torch.Tensor | None = None
+    asked: Asked | None = None
+    answers_version: int | None = None
     reward_BK: torch.Tensor | None = None
     kept_BK: torch.Tensor | None = None
 
@@ -54,6 +56,9 @@ class Looker:
     """Reads views with one decoder. `generator` answers for the label-aware reward; None: the decoder's own passes.
 
     `fillers`: token ids, for masking.view = replace. `infiller`: for masking.view = infill.
+
+    With a generator the answers are on their way while this side reads views and teaches the adversary; `collect`
+    waits for them. Without one they are there at once.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class Looker:
         *,
         fillers: Sequence[Sequence[int]] = (),
         infiller: Infiller | None = None,
-        generator: Generator | None = None,
+        generator: AskableGenerator | None = None,
     ) -> None:
         self.decoder, self.answers, self.config = decoder, answers, config
         self.fillers, self.infiller, self.generator = fillers, infiller, generator
@@ -152,16 +157,33 @@ class Looker:
             masks.append(RANDOM_MASK)
         view = self._hide(look, hidden_BKW, masks, epoch)
         look.first_view = View(**{name: tensor[:: len(masks)] for name, tensor in vars(view).items()})
+        if self.generator is not None:
+            look.asked = self._ask(self.generator, look, view)
+            if not self.has_adversary:
+                return
         with self._reader():
             clean, clean_focus = self._compared(look)
             masked = self._read_masked(view)
-        B, K = look.masks.hidden_BKW.shape[:2]
         if self.has_adversary:
             focus = read_focus(masked.rows_LBHT, view.word_of_token_BT, view.word_mask_BW)
             self._pair(look, (clean, clean_focus), (masked, focus), view.word_mask_BW)
-        clean_BC, masked_NC = self._answers(look, clean, view, masked)
-        masked_BKC = masked_NC.unflatten(0, (B, -1))[:, :K]
-        look.drop_BK = rewards.label_drop(clean_BC, masked_BKC, look.batch.label_B)
+        if self.generator is None:
+            self._drop(look, clean.label_logprob_BC, masked.label_logprob_BC)
+
+    def collect(self, look: Look) -> None:
+        """Wait for the answers to this look's prompts, where they come from a generator. Every rank calls it."""
+        if look.asked is None:
+            return
+        answered, look.asked = look.asked.result(), None
+        logprob_NC = answered.label_logprob_NC.to(look.clean.label_logprob_BC)
+        look.answers_version = answered.adapter_version
+        self._drop(look, logprob_NC[: look.batch.size], logprob_NC[look.batch.size :])
+
+    def _drop(self, look: Look, clean_BC: torch.Tensor, masked_NC: torch.Tensor) -> None:
+        """By how much each mask lowers log p(label); rows of the random mask are left out."""
+        assert look.masks is not None
+        B, K = look.masks.hidden_BKW.shape[:2]
+        look.drop_BK = rewards.label_drop(clean_BC, masked_NC.unflatten(0, (B, -1))[:, :K], look.batch.label_B)
 
     def _pair(
         self,
@@ -206,16 +228,11 @@ class Looker:
             torch.cat([r.rows_LBHT for r in readings], dim=1),
         )
 
-    def _answers(
-        self, look: Look, clean: DecoderReading, view: View, masked: DecoderReading
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clean and masked answers, both from the same engine at the same version."""
-        if self.generator is None:
-            return clean.label_logprob_BC, masked.label_logprob_BC
-        prompts = [list(prompt.token_ids) for prompt in look.batch.prompts]
-        answered = self.generator.answer([*prompts, *masked_views.views_as_prompts(view)], self.answers)
-        logprob_NC = answered.label_logprob_NC.to(masked.label_logprob_BC)
-        return logprob_NC[: len(prompts)], logprob_NC[len(prompts) :]
+    def _ask(self, generator: AskableGenerator, look: Look, view: View) -> Asked:
+        """Clean and masked prompts together: the same engine answers both, at the same version."""
+        clean = [prompt.token_ids for prompt in look.batch.prompts]
+        asked = generator.ask([*clean, *masked_views.views_as_prompts(view)], self.answers)
+        return asked if self.config.rollouts.overlap else Answered(asked.result())
 
     def read_first_masked(self, look: Look) -> DecoderReading:
         """The first masked view of each review (attended, where both are drawn), differentiable."""

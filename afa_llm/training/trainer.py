@@ -53,7 +53,8 @@ class Skips:
 class Trainer:
     """Runs rounds over prompts until the planned steps are done. Files go to `folder` (rank 0 writes).
 
-    `validate` gives the loss on reviews that are neither trained on nor reported, in nats; every rank calls it.
+    `validate` gives the loss on reviews that are neither trained on nor reported, in nats; `deliver(version)` puts the
+    adapter as it is now into the engines that answer masked prompts, and gives what to log. Every rank calls both.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class Trainer:
         prompts: Sequence[Prompt],
         folder: Path,
         validate: Callable[[], float] | None = None,
+        deliver: Callable[[int], dict[str, float]] | None = None,
     ) -> None:
         self.config, self.world, self.engine = config, world, engine
         self.round, self.prompts, self.folder = adversarial_round, prompts, folder
-        self.validate = validate
+        self.validate, self.deliver = validate, deliver
+        self.delivered = -1
         self.lengths = [len(prompt.token_ids) for prompt in prompts]
         self.steps_per_epoch = math.ceil(len(prompts) / config.training.reviews_per_step)
         self.total_steps = planned_steps(config.training, len(prompts))
@@ -96,7 +99,10 @@ class Trainer:
         """Round, optimizer step, metrics."""
         settings, began = self.config.training, time.monotonic()
         self.world.pulse.at("training", step + 1)
+        delivered = self._deliver(step)
         means = self.round.play(self.batches(step), epoch=step // self.steps_per_epoch, step=step)
+        for name, value in delivered.items():
+            means.put(name, value)
         rate = learning_rate(settings, step, self.total_steps)
         outcome = self.engine.step(rate)
         self.skips = self.skips.after(outcome.applied)
@@ -110,6 +116,13 @@ class Trainer:
             self.last_metrics = values
             if log:
                 log.write(step + 1, values)
+
+    def _deliver(self, step: int) -> dict[str, float]:
+        """The adapter after `step` steps is version `step`; in the engines before the round that asks for it."""
+        if self.deliver is None or (self.delivered >= 0 and step < self.delivered + self.config.rollouts.sync_every):
+            return {}
+        self.delivered = step
+        return self.deliver(step)
 
     def _keep(self, step: int) -> None:
         """Checkpoints where they are due, and whatever ends training early. The same decisions on every rank."""
