@@ -26,25 +26,33 @@ from afa_llm.rollouts.generator import view_of
 class Draw:
     """Tokens to be drawn after `prefix` (which is not empty), at most `tokens`.
 
-    The first one is out of `first` without `banned` (None: any). What is given back ends before the first later token
-    that is not in `within`. Bits: `seed`, below 2^63.
+    `allowed` and `banned` are for a draw of one token: it is out of `allowed` (None: any) and not `banned`. What is
+    given back ends before the first token that is not in `within`. Bits: `seed`, below 2^63. Raises ValueError where
+    an engine could not do it: several tokens out of `allowed`.
     """
 
     prefix: tuple[int, ...]
     seed: int
     tokens: int = 1
     temperature: float = 1.0
-    first: frozenset[int] | None = None
+    allowed: frozenset[int] | None = None
     banned: int | None = None
     within: frozenset[int] | None = None
 
+    def __post_init__(self) -> None:
+        if self.tokens > 1 and (self.allowed is not None or self.banned is not None):
+            raise ValueError("a draw of several tokens cannot choose among allowed ones")
+
+    @property
+    def possible(self) -> bool:
+        """Whether any token may stand."""
+        return self.allowed is None or bool(self.allowed - {self.banned})
+
     def kept(self, token_ids: Sequence[int]) -> tuple[int, ...]:
-        """The drawn tokens up to the first that is not in `within`; the first of all counts where `first` is set."""
-        for index, token in enumerate(token_ids):
-            free = index == 0 and self.first is not None
-            if not free and self.within is not None and token not in self.within:
-                return tuple(token_ids[:index])
-        return tuple(token_ids)
+        """The drawn tokens up to the first that is not in `within`."""
+        within = self.within
+        ends = (i for i, token in enumerate(token_ids) if within is not None and token not in within)
+        return tuple(token_ids[: next(ends, len(token_ids))])
 
 
 @dataclass(frozen=True)
@@ -89,15 +97,15 @@ class TransformersProposer:
     def draw(self, asked: Sequence[Draw]) -> list[tuple[int, ...]]:
         drawn: list[tuple[int, ...]] = [()] * len(asked)
         uniform = [_uniform(draw.seed, draw.tokens) for draw in asked]
-        going = list(range(len(asked)))
+        going = [i for i, draw in enumerate(asked) if draw.possible]
         with self.decoder.answering(), self.decoder.base():
             for step in range(max((draw.tokens for draw in asked), default=0)):
                 going = [i for i in going if step < asked[i].tokens and len(drawn[i]) == step]
                 for chosen in self._batches(going, lambda i: len(asked[i].prefix)):
                     logprob_BV = self._next([(*asked[i].prefix, *drawn[i]) for i in chosen])
                     for row, i in enumerate(chosen):
-                        token = _invert(_allowed(logprob_BV[row], asked[i], step), uniform[i][step])
-                        drawn[i] = asked[i].kept((*drawn[i], token)) if token is not None else drawn[i]
+                        token = _invert(_weights(logprob_BV[row], asked[i]), uniform[i][step])
+                        drawn[i] = asked[i].kept((*drawn[i], token))
         return drawn
 
     def score(self, asked: Sequence[Continuation]) -> list[float]:
@@ -123,12 +131,12 @@ class TransformersProposer:
         return self.decoder.next_token_logprobs(view).cpu()
 
 
-def _allowed(logprob_V: torch.Tensor, draw: Draw, step: int) -> torch.Tensor:
+def _weights(logprob_V: torch.Tensor, draw: Draw) -> torch.Tensor:
     """Log-weights at the draw's temperature, -inf where a token may not stand."""
     weight_V = logprob_V.double() / draw.temperature
-    if step == 0 and draw.first is not None:
-        weight_V = weight_V.masked_fill(~_members(draw.first, len(weight_V)), -torch.inf)
-    if step == 0 and draw.banned is not None:
+    if draw.allowed is not None:
+        weight_V = weight_V.masked_fill(~_members(draw.allowed, len(weight_V)), -torch.inf)
+    if draw.banned is not None:
         weight_V[draw.banned] = -torch.inf
     return weight_V
 
@@ -141,10 +149,8 @@ def _members(tokens: frozenset[int], vocabulary: int) -> torch.Tensor:
     return member_V
 
 
-def _invert(weight_V: torch.Tensor, uniform: float) -> int | None:
-    """The token at quantile `uniform` of the tokens in the order of their ids; None where none is allowed."""
-    if torch.isneginf(weight_V).all():
-        return None
+def _invert(weight_V: torch.Tensor, uniform: float) -> int:
+    """The token at quantile `uniform` of the tokens in the order of their ids."""
     cumulated_V = weight_V.softmax(-1).cumsum(-1)
     at = torch.searchsorted(cumulated_V, uniform * cumulated_V[-1], right=True)
     return int(at.clamp(max=int((weight_V > -torch.inf).nonzero()[-1])))

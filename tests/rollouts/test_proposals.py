@@ -96,15 +96,15 @@ def test_a_draw_ends_before_what_may_not_stand() -> None:
     assert {len(part) for part in found} >= {0, 1, 2}
 
 
-def test_the_first_token_counts_where_it_was_chosen() -> None:
-    found = proposer().draw(
-        [Draw(PREFIX, s, 3, first=frozenset({22}), within=frozenset({3, 4})) for s in range(0, 40, 2)]
-    )
-    assert all(tokens[0] == 22 and set(tokens[1:]) <= {3, 4} for tokens in found)
+def test_several_tokens_out_of_a_choice_are_refused() -> None:
+    with pytest.raises(ValueError, match="several tokens"):
+        Draw(PREFIX, 2, tokens=2, allowed=frozenset({7}))
+    with pytest.raises(ValueError, match="several tokens"):
+        Draw(PREFIX, 2, tokens=2, banned=7)
 
 
 def test_where_nothing_may_stand_nothing_is_drawn() -> None:
-    asked = [Draw(PREFIX, 2, first=frozenset({7}), banned=7), Draw(PREFIX, 2, first=frozenset()), Draw(PREFIX, 2)]
+    asked = [Draw(PREFIX, 2, allowed=frozenset({7}), banned=7), Draw(PREFIX, 2, allowed=frozenset()), Draw(PREFIX, 2)]
     assert [len(tokens) for tokens in proposer().draw(asked)] == [0, 0, 1]
     assert proposer().draw([]) == []
 
