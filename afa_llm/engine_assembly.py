@@ -64,7 +64,15 @@ def build_service(
     if settings.backend == "transformers":
         return None
     holders = _holders(settings, world)
-    fleet = _fleet(config, decoder, folder, answers, tell) if world.rank in holders else None
+    fleet, error = None, None
+    if world.rank in holders:
+        try:
+            fleet = _fleet(config, decoder, folder, answers, tell)
+        except AfaError as failure:
+            error = failure
+    for each in world.gather(error):
+        if each is not None:
+            raise each
     service = EngineService(fleet, world, holders, tell)
     trained = [weight for weight in decoder.model.parameters() if weight.requires_grad]
     try:

@@ -43,6 +43,7 @@ class Replica:
         self.base_model = ""
         self.adapters: dict[str, str] = {}
         self.births = self.restarts = 0
+        self.closed = False
         self._ours: set[str] = set()  # names we ever loaded here
         self._mending = threading.Lock()
 
@@ -109,9 +110,11 @@ class Replica:
                 raise AfaError(f"rollouts: the engine refuses the adapter: {error}") from error
 
     def close(self) -> None:
-        """End our own process; take our adapters from the user's engine."""
+        """End our own process, which is not started again; take our adapters from the user's engine."""
+        self.closed = True
         if self.process:
-            self.process.close()
+            with self._mending:  # a thread that mends gives up first: its caller has left
+                self.process.close()
             return
         self.adapters = {}
         try:
@@ -121,6 +124,8 @@ class Replica:
 
     def _restart(self, failure: Exception, beat: Beat) -> None:
         assert self.process
+        if self.closed:
+            raise AfaError("rollouts: the engines are closed")
         self._count_restart(f"{failure}{self.process.last_words() if self.process.ended else ''}")
         self.begin()
         self.wait_ready(beat)

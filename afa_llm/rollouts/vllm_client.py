@@ -115,9 +115,9 @@ def _scores_in(reply: Any, requests: Sequence[ScoreRequest], model: str) -> list
     try:
         if reply["model"] != model:
             raise EngineFailureError(f"asked {model!r}, answered by {reply['model']!r}")
-        choices = {choice["index"]: choice["logprobs"]["top_logprobs"][0] for choice in reply["choices"]}
-        if len(reply["choices"]) != len(requests) or set(choices) != set(range(len(requests))):
+        if sorted(choice["index"] for choice in reply["choices"]) != list(range(len(requests))):
             raise EngineFailureError(f"{len(reply['choices'])} answers to {len(requests)} prompts")
+        choices = {choice["index"]: choice["logprobs"]["top_logprobs"][0] for choice in reply["choices"]}
         found: list[Scores] = [
             {int(token.removeprefix(MARK)): float(logprob) for token, logprob in choices[index].items()}
             for index in range(len(requests))

@@ -38,6 +38,7 @@ class ServerGenerator:
         self.fleet, self.team, self.holders = fleet, team, tuple(holders)
         self.adapter, self.adapter_version = "", 0
         self._worker = ThreadPoolExecutor(1, "engine") if fleet else None
+        self._closed = threading.Event()
 
     def answer(self, prompts: Sequence[Sequence[int]], answers: AnswerWords) -> Answers:
         """As in `Generator`. Raises AfaError on all ranks where an engine fails for good."""
@@ -60,6 +61,8 @@ class ServerGenerator:
         return Pending(self, everyone[self.team.rank], distinct, len(answers.labels), future, stop)
 
     def close(self) -> None:
+        """Nobody waits any more for what is under way."""
+        self._closed.set()
         if self._worker:
             self._worker.shutdown(wait=False, cancel_futures=True)
 
@@ -69,7 +72,7 @@ class ServerGenerator:
         """On the engine's thread: no word to other ranks."""
 
         def beat() -> None:
-            if stop.is_set():
+            if stop.is_set() or self._closed.is_set():
                 raise AfaError("rollouts: nobody waits for the answers any more")
 
         try:

@@ -9,6 +9,7 @@ from afa_llm.config_checks import contradictions
 from afa_llm.config_loading import load_config
 from afa_llm.errors import AfaError
 
+ENGINE = ["rollouts.backend=vllm_server", "masking.view=delete"]
 ALONE = ["training.engine=deepspeed", "training.zero_stage=3"]
 CASES: dict[str, tuple[list[str], str, list[str]]] = {
     # what is set, how the message begins, what mends it
@@ -99,6 +100,43 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "data.evaluation: two data sets are called 'a_train'",
         ["data.evaluation=[{path: x/a.csv}, {path: y/a.csv, name: b}]"],
     ),
+    "an engine for blocked words": (
+        ["rollouts.backend=vllm_server"],
+        "masking.view = block: an engine answers prompts",
+        ["masking.view=delete"],
+    ),
+    "an adapter too large for the engine": ([*ENGINE, "lora.rank=600"], "lora.rank = 600: ", ["lora.rank=512"]),
+    "answers older than they may be": (
+        [*ENGINE, "rollouts.sync_every=3"],
+        "rollouts.sync_every = 3: answers would be up to 2 steps old",
+        ["rollouts.staleness=2"],
+    ),
+    "a warning after the end": (
+        [*ENGINE, "rollouts.probe_warn=0.02"],
+        "rollouts.probe_warn = ",
+        ["rollouts.probe_fail=0.03"],
+    ),
+    "devices for other replicas": (
+        [*ENGINE, "rollouts.devices=['0', '1']"],
+        "rollouts.devices = ['0', '1']: ",
+        ["rollouts.replicas=2"],
+    ),
+    "nothing to unpack": (
+        [*ENGINE, "rollouts.serve=dequantised", "model.quantization=none"],
+        "rollouts.serve = dequantised: model.quantization = none",
+        ["rollouts.serve=original"],
+    ),
+    "no address": ([*ENGINE, "rollouts.addresses=['10.0.0.1:80']"], "rollouts.addresses = ", ["rollouts.addresses=[]"]),
+    "others' engines cannot serve our base": (
+        [*ENGINE, "rollouts.addresses=['http://10.0.0.1:80']", "rollouts.serve=dequantised"],
+        "rollouts.serve = dequantised: engines at rollouts.addresses",
+        ["rollouts.serve=original"],
+    ),
+    "measuring through no engine": (
+        ["evaluation.through_engine=true"],
+        "evaluation.through_engine = True: ",
+        ["rollouts.backend=vllm_server", "masking.view=delete"],
+    ),
 }
 
 
@@ -126,6 +164,8 @@ def test_the_defaults_agree_with_each_other() -> None:
         ["objective.policy_gradient_weight=0", "adversary.steps_per_round=0", "masking.masks_per_review=2"],
         [*ALONE, "model.quantization=none", "model.quant_storage=uint8"],
         [*ALONE, "training.deepspeed_file=ds.json"],
+        ["rollouts.backend=vllm_server", "objective.policy_gradient_weight=0"],
+        [*ENGINE, "rollouts.addresses=['http://10.0.0.1:80', 'https://engine.example']"],
     ],
 )
 def test_what_only_looks_like_a_contradiction(overrides: list[str]) -> None:

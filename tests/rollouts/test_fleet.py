@@ -17,7 +17,7 @@ from afa_llm.rollouts.replica import Limits, Replica
 from afa_llm.rollouts.vllm_client import EngineClient
 
 QUICK = Limits(request_seconds=1.0, retries=2, prompts_per_request=4, requests_at_once=2)
-REQUESTS = [ScoreRequest((n, 3, n % 5), (7, 8) if n % 3 else (9,)) for n in range(30)]
+REQUESTS = [ScoreRequest((n, 3) + (5,) * (n * 7 % 11), (7, 8) if n % 3 else (9,)) for n in range(30)]
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_lost_reply_to_loading_does_no_harm(servers: list[FaultyServer], fault
 
 
 def test_an_engine_that_refuses_the_adapter_ends_the_run(servers: list[FaultyServer]) -> None:
-    with pytest.raises(AfaError, match="the engine refuses the adapter: .*already loaded, or no path"):
+    with pytest.raises(AfaError, match=r"the engine refuses the adapter: .*already loaded, or no path"):
         ready(servers[0]).hold({"run_v1": ""}, nothing)
 
 

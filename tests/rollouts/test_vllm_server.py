@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import torch
-from real_engine import SEVERAL, SINGLE, Side, connected, foreign_replica, needs_vllm, prompts
+from real_engine import SEVERAL, SINGLE, Side, connected, foreign_replica, needs_vllm, own_replica, prompts
 from test_generator import on_every_rank
 
 from afa_llm.errors import AfaError
@@ -91,6 +92,7 @@ def test_the_server_listens_on_loopback_and_wants_its_token(engine: Replica) -> 
     assert engine.process
     command = Path(f"/proc/{engine.process._guard.pid}/cmdline").read_bytes()  # type: ignore[union-attr]
     assert engine.client.token.encode() not in command
+    assert engine.client.token not in engine.process.log.read_text()
 
 
 def test_the_users_engine_is_used_by_address_and_token(engine: Replica, side: Side, tmp_path: Path) -> None:
@@ -110,3 +112,16 @@ def test_a_request_that_is_refused_ends_with_its_reason(engine: Replica) -> None
     with pytest.raises(AfaError, match=r"refuses a request.*maximum context length"):
         generator.answer([[1] * 400], SINGLE)
     assert generator.answer([[1, 5]], SINGLE).label_logprob_NC.shape == (1, 2)
+
+
+def test_a_caller_that_leaves_does_not_have_its_engine_started_again(log: Path) -> None:
+    replica = own_replica(log)
+    replica.begin()
+    replica.wait_ready(lambda: None)
+    generator = ServerGenerator(fleet_of(replica), ALONE, [0])
+    pending = generator.ask(prompts(200), SINGLE)
+    time.sleep(0.3)
+    generator.close()
+    replica.close()
+    assert pending._future and isinstance(pending._future.result(30), AfaError)
+    assert replica.births == 1 and replica.process and replica.process.ended

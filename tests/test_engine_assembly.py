@@ -1,0 +1,82 @@
+"""Settings of `rollouts` that can't run here are told before a model is loaded; which ranks hold engines."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from afa_llm import assembly, engine_assembly
+from afa_llm.config import Model, Rollouts
+from afa_llm.config_loading import load_config
+from afa_llm.engine_assembly import check_engine
+from afa_llm.errors import AfaError
+from afa_llm.models.adapters import load_base, load_tokenizer
+from afa_llm.models.served_base import save_dequantised
+
+ENGINE = ["rollouts.backend=vllm_server", "masking.view=delete", "data.evaluation=[]", "data.train.max_samples=20"]
+
+
+def test_without_vllm_the_gain_and_the_way_out_are_told_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembly, "load_tokenizer", lambda _: pytest.fail("something was loaded"))
+    config = load_config(None, [*ENGINE, f"rollouts.vllm_python={tmp_path}/python"])
+    with pytest.raises(
+        AfaError, match=r"python has no vLLM, which would .*pip install .*rollouts.backend=transformers"
+    ):
+        assembly.prepare(config)
+
+
+def test_an_interpreter_is_asked_whether_it_has_vllm(tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    for code in (0, 1):
+        script.write_text(f"#!/bin/sh\nexit {code}\n")
+        script.chmod(0o755)
+        assert engine_assembly._has_vllm(str(script)) == (code == 0)
+    assert engine_assembly._has_vllm(sys.executable) == engine_assembly._has_vllm(None)
+
+
+def test_engines_at_addresses_want_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Rollouts(backend="vllm_server", addresses=("http://10.0.0.1:80",))
+    monkeypatch.delenv("AFA_ENGINE_TOKEN", raising=False)
+    with pytest.raises(AfaError, match=r"the environment variable AFA_ENGINE_TOKEN holds no token"):
+        check_engine(settings)
+    check_engine(settings.model_copy(update={"token_variable": None}))
+    monkeypatch.setenv("AFA_ENGINE_TOKEN", "secret")
+    check_engine(settings)
+
+
+def test_one_rank_holds_engines_or_one_of_each_node() -> None:
+    class Ranks:
+        rank, size = 0, 5
+
+        def gather(self, _: str) -> list[str]:
+            return ["b", "a", "a", "b", "c"]
+
+    one, each = Rollouts(), Rollouts(one_per_node=True)
+    assert engine_assembly._holders(one, Ranks()) == [0]  # type: ignore[arg-type]
+    assert engine_assembly._holders(each, Ranks()) == [0, 1, 4]  # type: ignore[arg-type]
+    theirs = Rollouts(one_per_node=True, addresses=("http://10.0.0.1:80",))
+    assert engine_assembly._holders(theirs, Ranks()) == [0]  # type: ignore[arg-type]
+
+
+def test_the_unpacked_base_answers_like_the_quantised_one(tmp_path: Path) -> None:
+    settings = Model(dtype="float32")
+    save_dequantised(settings, tmp_path / "base")
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+    load_tokenizer(settings.model_copy(update={"path": str(tmp_path / "base")}))
+    ids_BT = torch.tensor([[1, 50, 600, 70, 8, 999]])
+    logits = {}
+    for name, change in {
+        "quantised": {},
+        "unpacked": {"path": str(tmp_path / "base"), "quantization": "none"},
+        "original": {"quantization": "none"},
+    }.items():
+        model = load_base(settings.model_copy(update=change), torch.device("cpu"))
+        with torch.no_grad():
+            logits[name] = model(ids_BT).logits
+    distance = {name: float((logits[name] - logits["quantised"]).abs().max()) for name in logits}
+    assert distance["unpacked"] < 1e-4 < 0.05 < distance["original"], distance
