@@ -21,6 +21,7 @@ from afa_llm.data.prompts import PromptBuilder, build_prompts
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
 from afa_llm.data.templates import load_templates
+from afa_llm.data.vocabulary import load_vocabulary
 from afa_llm.engine_assembly import build_service, check_engine
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.calibration import content_free_examples, domain_examples
@@ -30,6 +31,8 @@ from afa_llm.models.decoder import Decoder, choose_layers
 from afa_llm.records import AnswerWords, Example, Prompt
 from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.rollouts.generator import AskableGenerator, TransformersGenerator
+from afa_llm.rollouts.infill import Infiller
+from afa_llm.rollouts.proposals import TransformersProposer
 from afa_llm.rollouts.vllm_server import BaseGenerator
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.distributed import World
@@ -51,7 +54,7 @@ class Material:
     prompt_sets: dict[str, list[PromptSet]]
     focus_prompts: dict[str, list[Prompt]]
     answers: AnswerWords
-    filler_ids: tuple[int, ...]
+    fillers: tuple[tuple[int, ...], ...]
     quarantines: dict[str, Quarantine]
     notices: list[str] = field(default_factory=list)
 
@@ -95,7 +98,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
         prompt_sets,
         focus_prompts,
         builders[config.prompts.train].answer_words,
-        _filler_ids(config, tokenizer),
+        _fillers(config, tokenizer),
         quarantines,
         notices,
     )
@@ -141,10 +144,21 @@ def build_round(
     generator: AskableGenerator | None = None,
 ) -> AdversarialRound:
     """Looker, adversary and reward around one decoder; a generator answers the masked prompts."""
-    looker = Looker(decoder, material.answers, config, filler_ids=material.filler_ids, generator=generator)
+    infiller = build_infiller(config, material, decoder)
+    looker = Looker(decoder, material.answers, config, fillers=material.fillers, infiller=infiller, generator=generator)
     hidden_size = int(decoder.model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
     feedback = Feedback(looker, config, world, hidden_size)
     return AdversarialRound(looker, feedback, engine, config, world)
+
+
+def build_infiller(config: Config, material: Material, decoder: Decoder) -> Infiller | None:
+    """Who finds other words for hidden ones; None where no masked view wants them."""
+    if config.masking.view != "infill":
+        return None
+    proposer = TransformersProposer(decoder, 4 * config.training.micro_batch_size)
+    settings = config.masking.infill
+    vocabulary = load_vocabulary(material.tokenizer)
+    return Infiller(proposer, vocabulary, settings.candidates, settings.temperature, settings.lookahead)
 
 
 @contextmanager
@@ -254,13 +268,14 @@ def _prompt_set(config: Config, title: str, name: str, builder: PromptBuilder, p
     )
 
 
-def _filler_ids(config: Config, tokenizer: Any) -> tuple[int, ...]:
+def _fillers(config: Config, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
     if config.masking.view != "replace":
         return ()
-    ids = tuple(tokenizer.encode(config.masking.filler, add_special_tokens=False))
-    if not ids:
-        raise AfaError(f"masking.filler = {config.masking.filler!r}: gives no token; set a visible text such as ' _'")
-    return ids
+    found = [tuple(tokenizer.encode(text, add_special_tokens=False)) for text in config.masking.fillers]
+    if not all(found):
+        empty = config.masking.fillers[found.index(())]
+        raise AfaError(f"masking.fillers: {empty!r} gives no token; set visible texts such as [' _']")
+    return tuple(found)
 
 
 def _check_masks(config: Config, prompts: Sequence[Prompt]) -> None:

@@ -123,6 +123,16 @@ class Attention(Section):
     )
 
 
+class Infill(Section):
+    """masking.view=infill only: how words are found that stand in for hidden ones."""
+
+    candidates: int = Field(
+        4, ge=1, description="proposals for each gap, one chosen by how well the text goes on; 1: the first one stands"
+    )
+    temperature: float = Field(1.0, gt=0, description="of the proposals; no top-p, no top-k")
+    lookahead: int = Field(16, ge=1, description="tokens after a gap that judge the proposals, up to the next gap")
+
+
 class Masking(Section):
     direction: Literal["unattended", "attended", "both", "random"] = Field(
         "both", description="which words the policy prefers to hide; random ignores the focus (a control)"
@@ -130,8 +140,14 @@ class Masking(Section):
     rate: float = Field(0.2, gt=0, lt=1, description="share of a review's words that one mask hides (rounded up)")
     masks_per_review: int = Field(4, ge=1, description="masks drawn for each review in a round (K)")
     temperature: float = Field(1.0, gt=0, description="scores are ± log focus / temperature")
-    view: Literal["block", "replace", "delete"] = Field("block", description="how a word is hidden from the decoder")
-    filler: str = Field(" _", description="replace only: text whose tokens stand in for hidden ones")
+    view: Literal["block", "replace", "delete", "infill"] = Field(
+        "block",
+        description="how a word is hidden: its keys blocked, fillers for it, cut out, or other words in its place",
+    )
+    fillers: tuple[str, ...] = Field(
+        (" _",), min_length=1, description="replace only: texts whose tokens stand in; drawn word by word where several"
+    )
+    infill: Infill = Field(default_factory=Infill, description="infill only: how the other words are found")
 
 
 class Adversary(Section):

@@ -63,6 +63,11 @@ def _masks(config: Config) -> list[str]:
             "adversary.steps_per_round = 0: an adversary that never learns gives noise; set 1 or more, or "
             "reward.source=probability_drop"
         )
+    if masking.view == "infill" and config.training.zero_stage == 3 and config.rollouts.backend == "transformers":
+        found.append(
+            "masking.view = infill: under ZeRO-3 all ranks must make the same passes, but finding words takes some of "
+            "them more; set training.zero_stage=2, or masking.view=replace"
+        )
     return found
 
 

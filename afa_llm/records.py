@@ -103,6 +103,32 @@ class View:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """Neighbouring hidden words of a prompt, to be filled with others. Producer: method.infilled_views. Consumer:
+    rollouts.infill.
+
+    The gap is tokens [start, end) of the prompt; `words` are the token ids of each hidden word, in order.
+    """
+
+    start: int
+    end: int
+    words: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class GappedPrompt:
+    """A prompt with its gaps, in order. `name` (review key, mask index) names the draws. As `Gap`."""
+
+    token_ids: tuple[int, ...]
+    gaps: tuple[Gap, ...]
+    name: tuple[int, ...]
+
+
+# What stands in each gap of a prompt, token ids; () where nothing was found and the words are left out.
+Fillings = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
 class DecoderReading:
     """What one forward pass gave. Producer: models.decoder. Consumers: method, training, evaluation.
 

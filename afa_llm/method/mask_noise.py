@@ -1,4 +1,4 @@
-"""Counter-based Gumbel noise for the masking policy: a pure function of names, not of the layout.
+"""Counter-based noise for masks and their fillers: a pure function of names, not of the layout.
 
 The noise of (seed, epoch, review key, mask index, word index) is the same whatever the batch mates, their order, the
 number of masks, the padding, the rank or the device, so that a changed layout draws the same masks.
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 _64_BITS = (1 << 64) - 1
+_MASKS, _FILLERS = 0, 1  # streams that share no numbers
 
 
 def gumbel_noise(
@@ -26,17 +27,35 @@ def gumbel_noise(
     `mask_indices` names the masks: 0..K-1 for the policy's; give other indices to an independent set (a random
     control). Integers count modulo 2^64. Two reviews with one key get one noise. About 25 µs for each mask.
     """
+    bits = _bits(review_keys, mask_indices, width, seed=seed, epoch=epoch, stream=_MASKS)
+    return torch.from_numpy(_gumbel(bits).astype(np.float32))
+
+
+def filler_choice(
+    review_keys: Sequence[int], mask_indices: Sequence[int], width: int, fillers: int, *, seed: int, epoch: int
+) -> Tensor:
+    """Which of several fillers stands in for each word, uniform in [0, fillers), int64 [B, K, width] on the CPU."""
+    bits = _bits(review_keys, mask_indices, width, seed=seed, epoch=epoch, stream=_FILLERS)
+    return torch.from_numpy((_uniform(bits) * fillers).astype(np.int64))
+
+
+def _bits(
+    review_keys: Sequence[int], mask_indices: Sequence[int], width: int, *, seed: int, epoch: int, stream: int
+) -> np.ndarray:
     bits = np.empty((len(review_keys), len(mask_indices), width), dtype=np.uint64)
     key = np.array([seed & _64_BITS, epoch & _64_BITS], dtype=np.uint64)
     for row, review in enumerate(review_keys):
         for column, mask in enumerate(mask_indices):
             # Philox counts its blocks in the first word of the counter; the names stand in the others.
-            counter = np.array([0, mask & _64_BITS, int(review) & _64_BITS, 0], dtype=np.uint64)
+            counter = np.array([0, mask & _64_BITS, int(review) & _64_BITS, stream], dtype=np.uint64)
             bits[row, column] = np.random.Philox(key=key, counter=counter).random_raw(width)
-    return torch.from_numpy(_gumbel(bits).astype(np.float32))
+    return bits
+
+
+def _uniform(bits: np.ndarray) -> np.ndarray:
+    """The midpoints of 2^52 cells, so neither 0 nor 1 occurs in float64."""
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def _gumbel(bits: np.ndarray) -> np.ndarray:
-    """Uniform on the midpoints of 2^52 cells, so neither 0 nor 1 occurs in float64; then -log(-log u)."""
-    uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
-    return -np.log(-np.log(uniform))
+    return -np.log(-np.log(_uniform(bits)))

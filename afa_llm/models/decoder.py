@@ -66,6 +66,19 @@ class Decoder:
                 self._call(view, request, keep=1)
             return self._rows(request)
 
+    def token_logprobs(self, view: View, keep: int) -> torch.Tensor:
+        """Log-probability of each row's last `keep` tokens, given all before them, [B, keep] in float32."""
+        request = self._request(view)
+        request.layers = frozenset()
+        logprob_BAV = self._call(view, request, keep + 1)[:, :-1].float().log_softmax(-1)
+        return logprob_BAV.gather(-1, view.input_ids_BT[:, -keep:, None])[..., 0]
+
+    def next_token_logprobs(self, view: View) -> torch.Tensor:
+        """Log-probabilities over the vocabulary of what comes after each row, [B, V] in float32."""
+        request = self._request(view)
+        request.layers = frozenset()
+        return self._call(view, request, 1)[:, 0].float().log_softmax(-1)
+
     @contextmanager
     def base(self) -> Iterator[None]:
         """The frozen base model: the adapter is off inside. A bare model is its own base."""

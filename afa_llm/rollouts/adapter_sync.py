@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from afa_llm.rollouts.fleet import Fleet
+from afa_llm.rollouts.fleet import Engines
 from afa_llm.rollouts.replica import Beat
 
 
@@ -22,7 +22,7 @@ class AdapterSync:
     engines must be able to read it.
     """
 
-    def __init__(self, fleet: Fleet, save: Callable[[Path], None], parent: Path) -> None:
+    def __init__(self, fleet: Engines, save: Callable[[Path], None], parent: Path) -> None:
         self.fleet, self.save, self.parent = fleet, save, parent
         self.run = f"afa-{secrets.token_hex(4)}"
         self.version = -1

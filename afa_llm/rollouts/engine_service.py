@@ -18,7 +18,7 @@ from afa_llm.errors import AfaError
 from afa_llm.records import AnswerWords
 from afa_llm.rollouts.adapter_sync import AdapterSync
 from afa_llm.rollouts.delivery import DeliveryProof, Limits
-from afa_llm.rollouts.fleet import Fleet
+from afa_llm.rollouts.fleet import Engines
 from afa_llm.rollouts.generator import Generator, Team
 from afa_llm.rollouts.vllm_server import ServerGenerator
 
@@ -28,7 +28,7 @@ Given = TypeVar("Given")
 class EngineService:
     """`fleet`: this rank's engines, begun but perhaps not ready; None where it holds none."""
 
-    def __init__(self, fleet: Fleet | None, team: Team, holders: Sequence[int], tell: Callable[[str], None]) -> None:
+    def __init__(self, fleet: Engines | None, team: Team, holders: Sequence[int], tell: Callable[[str], None]) -> None:
         self.fleet, self.team, self.tell = fleet, team, tell
         self.generator = ServerGenerator(fleet, team, holders)
         self.sync: AdapterSync | None = None
@@ -92,7 +92,7 @@ class EngineService:
         if self.fleet:
             self.fleet.close()
 
-    def _together(self, work: Callable[[Fleet], Given]) -> Given | None:
+    def _together(self, work: Callable[[Engines], Given]) -> Given | None:
         """`work` on the ranks with engines. Raises the first AfaError on all ranks."""
         given: Given | None = None
         error: AfaError | None = None

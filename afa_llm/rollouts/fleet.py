@@ -6,6 +6,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Protocol
 
 from afa_llm.errors import AfaError
 from afa_llm.rollouts.label_scoring import ScoreRequest, Scores
@@ -13,8 +14,26 @@ from afa_llm.rollouts.replica import LOOK_SECONDS, Beat, Limits, Replica
 from afa_llm.rollouts.vllm_client import EngineFailureError, EngineRefusalError
 
 
+class Engines(Protocol):
+    """Engines with the same base, wherever they run: servers (`Fleet`), or one in this process (vllm_local)."""
+
+    def begin(self) -> None: ...
+
+    def wait_ready(self, beat: Beat) -> None: ...
+
+    def hold(self, adapters: dict[str, str], beat: Beat) -> None: ...
+
+    def score(self, requests: Sequence[ScoreRequest], adapter: str, beat: Beat) -> list[Scores]: ...
+
+    def rest(self) -> None:
+        """Give memory that is shared with the trainer back until the next question."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Fleet:
-    """Engines with the same base. One caller at a time."""
+    """Servers with the same base. One caller at a time."""
 
     def __init__(self, replicas: Sequence[Replica], limits: Limits) -> None:
         self.replicas, self.limits = list(replicas), limits
@@ -53,6 +72,9 @@ class Fleet:
         finally:
             work.end()
         return work.result()
+
+    def rest(self) -> None:
+        """Servers have memory of their own."""
 
     def close(self) -> None:
         for replica in self.replicas:

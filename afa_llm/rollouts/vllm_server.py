@@ -19,7 +19,7 @@ import torch
 
 from afa_llm.errors import AfaError
 from afa_llm.records import Answers, AnswerWords
-from afa_llm.rollouts.fleet import Fleet
+from afa_llm.rollouts.fleet import Engines
 from afa_llm.rollouts.generator import Team
 from afa_llm.rollouts.label_scoring import label_logprobs, score_requests
 from afa_llm.rollouts.replica import LOOK_SECONDS
@@ -34,7 +34,7 @@ class ServerGenerator:
     `fleet`: this rank's engines; None where other ranks hold them. `holders`: the ranks that hold some.
     """
 
-    def __init__(self, fleet: Fleet | None, team: Team, holders: Sequence[int]) -> None:
+    def __init__(self, fleet: Engines | None, team: Team, holders: Sequence[int]) -> None:
         self.fleet, self.team, self.holders = fleet, team, tuple(holders)
         self.adapter, self.adapter_version = "", 0
         self._worker = ThreadPoolExecutor(1, "engine") if fleet else None
@@ -67,7 +67,7 @@ class ServerGenerator:
             self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _score(
-        self, fleet: Fleet, share: list[tuple[int, ...]], answers: AnswerWords, adapter: str, stop: threading.Event
+        self, fleet: Engines, share: list[tuple[int, ...]], answers: AnswerWords, adapter: str, stop: threading.Event
     ) -> Part:
         """On the engine's thread: no word to other ranks."""
 

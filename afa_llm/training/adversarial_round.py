@@ -47,6 +47,9 @@ class AdversarialRound:
         means = Means()
         keep_graph = self.engine.keeps_graph and len(batches) == 1 and not self.has_dropout
         looks = [self.looker.look(batch, epoch, differentiable=keep_graph) for batch in batches]
+        for look in looks:
+            if look.gaps:
+                means.put_sum("infill_left_out", look.gaps_left_out, look.gaps)
         self.feedback.teach(looks, means)
         for look in looks:
             self.looker.collect(look)
@@ -60,7 +63,7 @@ class AdversarialRound:
             if self.looker.uses_masked_view:
                 self.engine.backward(self._masked_loss(look, reviews, means))
             if self.looker.uses_shown_view:
-                self.engine.backward(self._shown_loss(look, reviews, means))
+                self.engine.backward(self._shown_loss(look, epoch, reviews, means))
         return means
 
     def _drop_stale(self, look: Look, step: int, means: Means) -> None:
@@ -148,14 +151,14 @@ class AdversarialRound:
             loss = loss + weights.masked_base_weight * kl / reviews
         return loss
 
-    def _shown_loss(self, look: Look, reviews: float, means: Means) -> torch.Tensor:
+    def _shown_loss(self, look: Look, epoch: int, reviews: float, means: Means) -> torch.Tensor:
         """Cross-entropy where only the words looked at are shown: what the model looks at must be enough to decide.
 
         A shortcut that it doesn't look at teaches nothing here. Source: our choice, after rationales that a predictor
         must do with (Lei et al. 2016), whose generator is here the model's own attention.
         """
         weights, batch = self.config.objective, look.batch
-        shown = self.looker.read_shown(look)
+        shown = self.looker.read_shown(look, epoch)
         task = policy_gradient.task_loss_sum(shown.label_logprob_BC, batch.label_B, batch.weight_B, weights.task_scope)
         means.put_sum("shown_task_loss", float(task.detach()), float(batch.weight_B.sum()))
         return weights.shown_task_weight * task / reviews

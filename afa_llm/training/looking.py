@@ -15,26 +15,34 @@ from dataclasses import dataclass
 import torch
 
 from afa_llm.config import Config
-from afa_llm.method import masked_views, masking_policy
+from afa_llm.method import infilled_views, masked_views, masking_policy
 from afa_llm.method import reward as rewards
 from afa_llm.method.attention_readout import Focus, read_focus
-from afa_llm.method.mask_noise import gumbel_noise
+from afa_llm.method.mask_noise import filler_choice, gumbel_noise
 from afa_llm.method.view_features import FeaturePair, pair_features
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import AnswerWords, Batch, DecoderReading, MaskSample, View
 from afa_llm.rollouts.generator import Answered, AskableGenerator, Asked
+from afa_llm.rollouts.infill import Infiller
 
 RANDOM_MASK = 2**20  # noise index of the random mask: beyond any K
 
 
 @dataclass
 class Look:
-    """One micro-batch of a round, as far as it has come. Producer: Looker; feedback adds reward and kept masks."""
+    """One micro-batch of a round, as far as it has come. Producer: Looker; feedback adds reward and kept masks.
+
+    `first_view`: the first masked view of each review. `gaps`, `gaps_left_out`: infill only, runs of hidden words, and
+    those for which no other words were found.
+    """
 
     batch: Batch
     clean: DecoderReading
     focus: Focus
     masks: MaskSample | None = None
+    first_view: View | None = None
+    gaps: int = 0
+    gaps_left_out: int = 0
     pair: FeaturePair | None = None
     random_pair: FeaturePair | None = None
     drop_BK: torch.Tensor | None = None
@@ -47,6 +55,8 @@ class Look:
 class Looker:
     """Reads views with one decoder. `generator` answers for the label-aware reward; None: the decoder's own passes.
 
+    `fillers`: token ids, for masking.view = replace. `infiller`: for masking.view = infill.
+
     With a generator the answers are on their way while this side reads views and teaches the adversary; `collect`
     waits for them. Without one they are there at once.
     """
@@ -57,11 +67,12 @@ class Looker:
         answers: AnswerWords,
         config: Config,
         *,
-        filler_ids: tuple[int, ...] = (),
+        fillers: Sequence[Sequence[int]] = (),
+        infiller: Infiller | None = None,
         generator: AskableGenerator | None = None,
     ) -> None:
         self.decoder, self.answers, self.config = decoder, answers, config
-        self.filler_ids, self.generator = filler_ids, generator
+        self.fillers, self.infiller, self.generator = fillers, infiller, generator
         self.face_K = masking_policy.faces(config.masking.direction, config.masking.masks_per_review)
         self.gives_feedback = config.objective.policy_gradient_weight > 0
         self.uses_masked_view = config.objective.masked_task_weight > 0 or config.objective.masked_base_weight > 0
@@ -79,7 +90,9 @@ class Looker:
         if self.gives_feedback or self.uses_masked_view or self.uses_shown_view:
             look.masks = self._draw(look, epoch)
         if self.gives_feedback:
-            self._hide(look, self._random_masks(look, epoch) if self.has_adversary else None)
+            self._read_views(look, epoch)
+        elif self.uses_masked_view and look.masks is not None:
+            look.first_view = self._hide(look, look.masks.hidden_BKW[:, :1], [0], epoch)
         return look
 
     def read_clean(self, batch: Batch) -> tuple[DecoderReading, Focus]:
@@ -120,21 +133,42 @@ class Looker:
             batch.word_mask_BW.device
         )
 
-    def _hide(self, look: Look, random_B1W: torch.Tensor | None) -> None:
+    def _hide(self, look: Look, hidden_BKW: torch.Tensor, masks: Sequence[int], epoch: int) -> View:
+        """The views with those words hidden. `masks` are the indices that name fillers and other words."""
+        if self.config.masking.view != "infill":
+            return self._hide_by(self.config.masking.view, look, hidden_BKW, masks, epoch)
+        assert self.infiller is not None
+        prompts = infilled_views.gapped_prompts(look.batch, hidden_BKW, masks)
+        fillings = self.infiller.fill(prompts, seed=self.config.run.seed, epoch=epoch)
+        look.gaps = sum(map(len, fillings))
+        look.gaps_left_out = sum(not filling for row in fillings for filling in row)
+        return infilled_views.infilled_view(look.batch, hidden_BKW, prompts, fillings)
+
+    def _hide_by(self, kind: str, look: Look, hidden_BKW: torch.Tensor, masks: Sequence[int], epoch: int) -> View:
+        """The views by block, replace or delete."""
+        batch, seed, choice_BKW = look.batch, self.config.run.seed, None
+        if len(self.fillers) > 1:
+            keys, width = batch.review_key_B.tolist(), batch.word_mask_BW.shape[1]
+            choice_BKW = filler_choice(keys, masks, width, len(self.fillers), seed=seed, epoch=epoch)
+        return masked_views.hide(batch, hidden_BKW, kind, self.fillers, choice_BKW)
+
+    def _read_views(self, look: Look, epoch: int) -> None:
         """Read the masked views without gradient and keep what adversary and reward will want."""
         assert look.masks is not None
-        hidden_BKW = look.masks.hidden_BKW
-        if random_B1W is not None:
-            hidden_BKW = torch.cat([hidden_BKW, random_B1W], dim=1)
-        view = masked_views.hide(look.batch, hidden_BKW, self.config.masking.view, self.filler_ids)
+        hidden_BKW, masks = look.masks.hidden_BKW, list(range(len(self.face_K)))
+        if self.has_adversary:
+            hidden_BKW = torch.cat([hidden_BKW, self._random_masks(look, epoch)], dim=1)
+            masks.append(RANDOM_MASK)
+        view = self._hide(look, hidden_BKW, masks, epoch)
+        look.first_view = View(**{name: tensor[:: len(masks)] for name, tensor in vars(view).items()})
         if self.generator is not None:
             look.asked = self._ask(self.generator, look, view)
-            if random_B1W is None:
+            if not self.has_adversary:
                 return
         with self._reader():
             clean, clean_focus = self._compared(look)
             masked = self._read_masked(view)
-        if random_B1W is not None:
+        if self.has_adversary:
             focus = read_focus(masked.rows_LBHT, view.word_of_token_BT, view.word_mask_BW)
             self._pair(look, (clean, clean_focus), (masked, focus), view.word_mask_BW)
         if self.generator is None:
@@ -206,23 +240,21 @@ class Looker:
 
     def read_first_masked(self, look: Look) -> DecoderReading:
         """The first masked view of each review (attended, where both are drawn), differentiable."""
-        return self.decoder.read(self._first_masked_view(look), self.answers)
+        assert look.first_view is not None
+        return self.decoder.read(look.first_view, self.answers)
 
     def first_masked_by_base(self, look: Look) -> torch.Tensor:
         """The frozen base's label log-probabilities on the same views, [B, C]."""
+        assert look.first_view is not None
         with self.decoder.answering(), self.decoder.base():
-            return self.decoder.read(self._first_masked_view(look), self.answers).label_logprob_BC
+            return self.decoder.read(look.first_view, self.answers).label_logprob_BC
 
-    def read_shown(self, look: Look) -> DecoderReading:
+    def read_shown(self, look: Look, epoch: int) -> DecoderReading:
         """Only the words of each review's first mask, everything else hidden; differentiable."""
         assert look.masks is not None
-        rest_B1W = ~look.masks.hidden_BKW[:, :1]
-        view = masked_views.hide(look.batch, rest_B1W, self.config.masking.view, self.filler_ids)
-        return self.decoder.read(view, self.answers)
-
-    def _first_masked_view(self, look: Look) -> View:
-        assert look.masks is not None
-        return masked_views.hide(look.batch, look.masks.hidden_BKW[:, :1], self.config.masking.view, self.filler_ids)
+        # Other words for most of a review would make another review of it: they are left out.
+        kind = "delete" if self.config.masking.view == "infill" else self.config.masking.view
+        return self.decoder.read(self._hide_by(kind, look, ~look.masks.hidden_BKW[:, :1], [0], epoch), self.answers)
 
 
 def chosen_rows(views: tuple[DecoderReading, Focus], rows_B: torch.Tensor) -> tuple[DecoderReading, Focus]:

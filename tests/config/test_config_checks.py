@@ -28,6 +28,11 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "masking.masks_per_review = 1: the leave-one-out baseline needs at least 2 with direction attended",
         ["masking.masks_per_review=2"],
     ),
+    "words proposed under ZeRO-3": (
+        ["masking.view=infill", "training.engine=deepspeed", "training.zero_stage=3"],
+        "masking.view = infill: under ZeRO-3",
+        ["training.zero_stage=2"],
+    ),
     "feedback on random masks": (
         ["masking.direction=random"],
         "masking.direction = random: ",

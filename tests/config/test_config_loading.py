@@ -202,7 +202,7 @@ data:
   - {path: b.csv, max_samples: 3, name: 'null'}
   labels: {'yes': [1, '1', true, 1.5, 'no'], 'no': [0, ' é ', '~']}
 attention: {layers: [-1, 0]}
-masking: {direction: attended, filler: ' _', rate: 1.0e-05}
+masking: {direction: attended, fillers: [' _', ' a'], infill: {candidates: 2}, rate: 1.0e-05}
 training: {betas: [0.1, 0.2], max_steps: 5}
 evaluation: {focus_fractions: [0.5, 1.0e-07]}
 """
@@ -242,7 +242,9 @@ def test_every_setting_has_a_description_and_is_explained() -> None:
         description = model.model_fields[name].description
         assert description and len(description) > 3, name
         assert description in explained
-    assert explained.count(" = ") == len(dict.fromkeys(every)) - len(Config.model_fields) - 1  # but for data.train
+    assert (
+        explained.count(" = ") == len(dict.fromkeys(every)) - len(Config.model_fields) - 2
+    )  # but for data.train, masking.infill
     for line in ("  run.seed = 0\n", '  data.train.path = "builtin:planted"\n', "  training.betas = [0.9, 0.95]\n"):
         assert line in explained
     assert "(nf4, int8 or none)" in explained

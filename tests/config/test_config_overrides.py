@@ -44,10 +44,10 @@ def reach(config: Any, name: str) -> Any:
         ("model.revision=1e10", "1e10"),
         ("model.revision=none", None),
         ("model.quantization=none", "none"),
-        ("masking.filler= x", " x"),
-        ('masking.filler=" x"', " x"),
-        ("masking.filler=", ""),
-        ("masking.filler=a=b", "a=b"),
+        ("masking.fillers.0= x", (" x",)),
+        ('masking.fillers.0=" x"', (" x",)),
+        ("masking.fillers.0=", ("",)),
+        ("masking.fillers.0=a=b", ("a=b",)),
         ("data.train.path=/data/{a}: b.csv", "/data/{a}: b.csv"),
         ("data.train.id_column=~", None),
         ("data.labels.positive=[5, yes]", {"negative": (0, "negative", "neg"), "positive": (5, "yes")}),
@@ -59,7 +59,7 @@ def reach(config: Any, name: str) -> Any:
 def test_an_override_sets_its_value(override: str, value: Any) -> None:
     config = load_config(None, [override])
     name = override.partition("=")[0].strip()
-    field = name if not name.endswith((".1", ".positive")) else name.rpartition(".")[0]
+    field = name if not name.endswith((".0", ".1", ".positive")) else name.rpartition(".")[0]
     found = reach(config, field)
     assert found == value and type(found) is type(value)
     changed = {key for key in Config.model_fields if getattr(config, key) != getattr(Config(), key)}

@@ -50,7 +50,7 @@ def test_block_takes_keys_out_and_moves_nothing() -> None:
 
 
 def test_replace_cycles_its_fillers_within_each_word() -> None:
-    view = hide(make_batch([SHORT, LONG]), HIDDEN, "replace", (90, 91))
+    view = hide(make_batch([SHORT, LONG]), HIDDEN, "replace", ((90, 91),))
     assert views_as_prompts(view) == [
         [1, 2, 3, 10, 90, 91, 13, 4, 5],
         [1, 2, 3, 90, 11, 12, 90, 4, 5],
@@ -63,9 +63,22 @@ def test_replace_cycles_its_fillers_within_each_word() -> None:
 
 def test_a_replaced_word_does_not_depend_on_other_hidden_words() -> None:
     batch = make_batch([prompt([3, 1, 3])])
-    both = hide(batch, masks((0, 2), words=3)[None], "replace", (90, 91)).input_ids_BT
-    one = hide(batch, masks((2,), words=3)[None], "replace", (90, 91)).input_ids_BT
+    both = hide(batch, masks((0, 2), words=3)[None], "replace", ((90, 91),)).input_ids_BT
+    one = hide(batch, masks((2,), words=3)[None], "replace", ((90, 91),)).input_ids_BT
     assert both[0, 7:].tolist() == one[0, 7:].tolist() == [90, 91, 90, 4, 5]
+
+
+def test_each_word_has_the_filler_chosen_for_it() -> None:
+    choice = torch.tensor([[[0, 1, 0, 0], [1, 0, 1, 0]], [[0, 0, 0, 1], [0, 0, 0, 0]]])
+    view = hide(make_batch([SHORT, LONG]), HIDDEN, "replace", ((90, 91), (80,)), choice)
+    assert views_as_prompts(view) == [
+        [1, 2, 3, 10, 80, 80, 13, 4, 5],
+        [1, 2, 3, 80, 11, 12, 80, 4, 5],
+        [1, 2, 3, 20, 21, 22, 80, 80, 4, 5],
+        list(LONG.token_ids),
+    ]
+    other = hide(make_batch([SHORT, LONG]), HIDDEN, "replace", ((90, 91), (80,)), 1 - choice)
+    assert views_as_prompts(other)[0] == [1, 2, 3, 10, 90, 91, 13, 4, 5]
 
 
 def test_delete_closes_the_row_up_and_keeps_the_readout_last() -> None:
@@ -91,9 +104,9 @@ def test_delete_drops_columns_that_are_padding_everywhere() -> None:
 
 @pytest.mark.parametrize("kind", ["block", "replace", "delete"])
 def test_padding_and_batch_mates_change_no_row(kind: str) -> None:
-    tight = hide(make_batch([SHORT, LONG]), HIDDEN, kind, (90,))
+    tight = hide(make_batch([SHORT, LONG]), HIDDEN, kind, ((90,),))
     wide_hidden = torch.nn.functional.pad(HIDDEN, (0, 3)).flip(0)
-    wide = hide(make_batch([LONG, SHORT], extra_tokens=4, extra_words=3), wide_hidden, kind, (90,))
+    wide = hide(make_batch([LONG, SHORT], extra_tokens=4, extra_words=3), wide_hidden, kind, ((90,),))
     for row, other in enumerate([2, 3, 0, 1]):
         length = int(tight.position_BT[row, -1]) + 1
         for name in ("input_ids_BT", "attention_mask_BT", "position_BT", "word_of_token_BT"):
@@ -106,7 +119,7 @@ def test_words_that_are_not_there_cannot_be_hidden(kind: str) -> None:
     batch = make_batch([SHORT, LONG])
     beyond = masks((3,))[None].expand(2, 1, 4).clone()
     beyond[1] = False
-    view = hide(batch, beyond, kind, (90,))
+    view = hide(batch, beyond, kind, ((90,),))
     assert torch.equal(view.word_mask_BW, batch.word_mask_BW)
     assert views_as_prompts(view) == views_as_prompts(clean_view(batch))
 
@@ -114,11 +127,11 @@ def test_words_that_are_not_there_cannot_be_hidden(kind: str) -> None:
 def test_reviews_without_words() -> None:
     batch = make_batch([prompt([])])
     for kind in ("block", "replace", "delete"):
-        assert views_as_prompts(hide(batch, torch.zeros(1, 2, 0).bool(), kind, (90,))) == [[1, 2, 3, 4, 5]] * 2
+        assert views_as_prompts(hide(batch, torch.zeros(1, 2, 0).bool(), kind, ((90,),))) == [[1, 2, 3, 4, 5]] * 2
 
 
 def test_blocked_words_are_no_prompt() -> None:
-    with pytest.raises(AfaError, match=r"set masking\.view to replace or delete"):
+    with pytest.raises(AfaError, match=r"set masking\.view to replace, delete or infill"):
         views_as_prompts(hide(make_batch([SHORT, LONG]), HIDDEN, "block"))
 
 
@@ -134,8 +147,10 @@ def test_wrong_requests_are_refused() -> None:
     batch = make_batch([SHORT, LONG])
     with pytest.raises(AfaError, match="set one of block, replace, delete"):
         hide(batch, HIDDEN, "erase")
-    with pytest.raises(AfaError, match=r"masking\.filler"):
+    with pytest.raises(AfaError, match=r"masking\.fillers"):
         hide(batch, HIDDEN, "replace")
+    with pytest.raises(AfaError, match=r"masking\.fillers"):
+        hide(batch, HIDDEN, "replace", ((90,), ()))
     with pytest.raises(AfaError, match="wanted"):
         hide(batch, HIDDEN[..., :3], "block")
 
@@ -143,5 +158,5 @@ def test_wrong_requests_are_refused() -> None:
 def test_the_batch_is_left_as_it_was() -> None:
     batch, fresh = make_batch([SHORT, LONG]), make_batch([SHORT, LONG])
     for kind in ("block", "replace", "delete"):
-        hide(batch, HIDDEN, kind, (90,))
+        hide(batch, HIDDEN, kind, ((90,),))
     assert all(torch.equal(getattr(batch, n), getattr(fresh, n)) for n in vars(batch) if n != "prompts")

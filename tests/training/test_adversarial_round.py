@@ -82,11 +82,21 @@ ARMS = {
         "objective.shown_task_weight=0.5",
         "masking.view=delete",
     ],
+    "other words": [
+        "masking.view=infill",
+        "masking.infill.candidates=2",
+        "objective.masked_task_weight=0.5",
+    ],
+    "several fillers": [
+        "masking.view=replace",
+        "masking.fillers=[' a', ' the', ' one of']",
+        "objective.masked_task_weight=1",
+    ],
     "shuffled": ["reward.shuffle=true", "masking.direction=attended"],
 }
 
 
-@pytest.mark.parametrize("arm", ["adversary", "drop", "all terms"])
+@pytest.mark.parametrize("arm", ["adversary", "drop", "all terms", "other words", "several fillers"])
 def test_the_split_into_micro_batches_leaves_the_gradient(tiny_model: Path, arm: str) -> None:
     whole = Parts(tiny_model, *ARMS[arm]).gradient(Parts(tiny_model).batches(9))
     parts = Parts(tiny_model, *ARMS[arm])
@@ -285,7 +295,7 @@ def test_the_shown_view_has_the_first_masks_words_and_no_others(tiny_model: Path
         prompts.append([token for token, word in kept if word < 0 or shown_BW[row, word]])
     answers = TransformersGenerator(parts.decoder, 8).answer(prompts, parts.material.answers)
     torch.testing.assert_close(
-        parts.round.looker.read_shown(look).label_logprob_BC.detach(), answers.label_logprob_NC, atol=1e-5, rtol=0
+        parts.round.looker.read_shown(look, 0).label_logprob_BC.detach(), answers.label_logprob_NC, atol=1e-5, rtol=0
     )
     losses = []
     for _ in range(4):
