@@ -262,6 +262,13 @@ class Evaluation(Section):
     focus_samples: int = Field(200, ge=0, description="reviews of each data set for focus quality; 0: none")
     focus_fractions: tuple[float, ...] = Field((0.01, 0.05, 0.1, 0.2, 0.5), description="shares of words removed")
     rare_quantile: float = Field(0.25, gt=0, lt=1, description="words under this training-frequency quantile are rare")
+    lexicon: str | None = Field(
+        None, description="text file with an opinion word a line: decisive words of reviews without a rationale"
+    )
+    leave_one_out_samples: int = Field(
+        50, ge=0, description="reviews of each data set whose words are hidden one by one; 0: none"
+    )
+    leave_one_out_words: int = Field(60, ge=2, description="longer reviews are not hidden word by word")
 
 
 class Config(Section):

@@ -18,7 +18,7 @@ from afa_llm.config import Config
 from afa_llm.evaluation import json_files
 from afa_llm.evaluation.estimates import Floats, Resampling
 from afa_llm.evaluation.focus_items import focus_items
-from afa_llm.evaluation.focus_quality import FocusScores, focus_scores
+from afa_llm.evaluation.focus_quality import FocusScores, LeaveOneOut, focus_scores
 from afa_llm.evaluation.focus_reader import FocusReader
 from afa_llm.evaluation.prompted_sentiment import ItemRecord, measure, write_items
 from afa_llm.evaluation.report import write_report
@@ -84,9 +84,17 @@ def _measure_all(config: Config, material: Material, decoder: Decoder, world: Wo
         prompts = material.focus_prompts[title]
         if prompts:
             reader = FocusReader(decoder, material.answers, prompts, settings.batch_size, world)
-            focus_N = reader.focus()
-            examples = [prompt.example for prompt in prompts]
-            scores = focus_scores(examples, focus_N, reader, frequencies, settings.focus_fractions, config.run.seed)
+            focus_N, weighted_N = map(list, zip(*reader.focus_and_value_weighted(), strict=True))
+            scores = focus_scores(
+                [prompt.example for prompt in prompts],
+                focus_N,
+                reader,
+                frequencies,
+                settings.focus_fractions,
+                config.run.seed,
+                weighted_N=weighted_N,
+                leave_one_out=LeaveOneOut(settings.leave_one_out_samples, settings.leave_one_out_words),
+            )
             found.focus[title] = (focus_N, scores)
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afa_llm.evaluation.charts import Axis, Whisker, share_axis
-from afa_llm.evaluation.focus_quality import METRICS
+from afa_llm.evaluation.focus_metrics import METRICS
 from afa_llm.evaluation.verdict import p_text, points
 
 Row = Mapping[str, Any]
@@ -45,8 +45,9 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class FocusRow:
-    """A line of the focus table."""
+    """A line of the focus table. `family`: the heading it stands under."""
 
+    family: str
     title: str
     meaning: str
     before: str
@@ -203,6 +204,7 @@ def _focus_row(row: Row) -> FocusRow:
     chance = _arrow(_fixed(row.get("chance_before")), _fixed(row.get("chance_after")) if after else "")
     left_out = f" ({row['left_out']} left out)" if row["left_out"] else ""
     return FocusRow(
+        family=metric.family if metric else "",
         title=metric.title if metric else row["metric"],
         meaning=metric.meaning if metric else "",
         before=_fixed(row["before"]["value"]),

@@ -68,7 +68,7 @@ SCHEMA = {
     "headline_mean": "estimate: unweighted mean of the difference over data sets; null for fewer than two",
     "focus[].data_set": "name of the data set",
     "focus[].reviews": "reviews whose focus was measured",
-    "focus[].metrics[].metric": "name, see focus_quality.METRICS",
+    "focus[].metrics[].metric": "name, see focus_metrics.METRICS",
     "focus[].metrics[].before": "estimate: mean over reviews",
     "focus[].metrics[].after": "estimate: mean over reviews",
     "focus[].metrics[].difference": "estimate: after − before over reviews that have both",
