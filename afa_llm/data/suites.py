@@ -61,6 +61,7 @@ class Suite:
     keep: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     hub: Hub | None = None
     builtin: str | None = None
+    has_splits: bool = True
 
 
 def resolve_suites(config: Config) -> Config:
@@ -145,7 +146,7 @@ def _resolve(source: Source, folder: Path | None) -> Source:
         return source
     suite = find_suite(source.path)
     split = next((name for name, others in SPLIT_NAMES.items() if source.split in others), source.split)
-    found: dict[str, Any] = {"name": source.title}
+    found: dict[str, Any] = {"name": source.title if suite.has_splits else suite.name}
     if suite.builtin:
         found |= {"path": suite.builtin, "split": "validation" if split == "dev" else split}
     else:

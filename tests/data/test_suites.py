@@ -184,4 +184,6 @@ def test_every_suite_is_well_formed() -> None:
 def test_builtin_suites() -> None:
     assert resolved(None, "planted").data.evaluation[0].path == "builtin:planted"
     assert len(examples(resolved(None, "planted"))) == 400
-    assert {e.side for e in examples(resolved(None, "checklist"))} == {"", "base", "changed"}
+    checklist = resolved(None, "checklist")
+    assert checklist.data.evaluation[0].title == "checklist"
+    assert {e.side for e in examples(checklist)} == {"", "base", "changed"}
