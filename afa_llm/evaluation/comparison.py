@@ -94,8 +94,7 @@ def headline(
     templates = tuple(dict.fromkeys(item.template for item in before))
     ids, left_out = _ids_in_all(before, templates)
     before_N = _mean_right(before, ids, calibration, len(templates))
-    cluster_of = dict(zip([item.example_id for item in before], clusters_of(before), strict=True))
-    clusters = [cluster_of[example_id] for example_id in ids]
+    clusters = clusters_per_review(before)
     shared = Headline(
         data_set=before[0].data_set if before else "",
         calibration=calibration,
@@ -116,6 +115,13 @@ def differences_per_review(before: Sequence[ItemRecord], after: Sequence[ItemRec
     templates = tuple(dict.fromkeys(item.template for item in before))
     ids, _ = _ids_in_all(before, templates)
     return _mean_right(after, ids, calibration, len(templates)) - _mean_right(before, ids, calibration, len(templates))
+
+
+def clusters_per_review(before: Sequence[ItemRecord]) -> list[str]:
+    """Which of the reviews of `differences_per_review` belong together, in its order."""
+    ids, _ = _ids_in_all(before, tuple(dict.fromkeys(item.template for item in before)))
+    cluster_of = dict(zip([item.example_id for item in before], clusters_of(before), strict=True))
+    return [cluster_of[example_id] for example_id in ids]
 
 
 def match(before: Sequence[ItemRecord], after: Sequence[ItemRecord]) -> list[tuple[ItemRecord, ItemRecord]]:

@@ -82,7 +82,7 @@ def _by_set(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def _pair_lines(row: Row) -> list[ShareRow]:
     before, after, compared = row["before"], row["after"] or {}, row["comparison"] or {}
     p = (compared.get("test") or {}).get("p_value")
-    alone = f"{row['left_out']} reviews stand alone" if row["left_out"] else ""
+    alone = f"reviews without a partner, left out: {row['left_out']}" if row["left_out"] else ""
     lines = [
         _line(row["template"], "All right", alone, before["consistency"], after.get("consistency"),
               compared.get("consistency"), p),
@@ -98,7 +98,7 @@ def _behaviour_line(row: Row) -> ShareRow:
     p = (row["mcnemar"] or {}).get("p_value")
     shifts = [phase["shift"]["value"] for phase in (before, after) if phase.get("shift")]
     what = "mean change of p" if row["kind"] == "INV" else "mean rise of p"
-    note = f"{what} {' → '.join(f'{value:.3f}' for value in shifts)}" if shifts else ""
+    note = f"{what} {' → '.join(f'{value:.3f}' for value in shifts)}".replace("-", "−") if shifts else ""
     heading = KINDS.get(row["kind"]) or str(row["kind"])
     return _line(heading, row["test"], note, before["pass_rate"], after.get("pass_rate"), row["difference"], p)
 

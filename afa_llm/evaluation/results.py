@@ -15,7 +15,7 @@ from importlib import metadata
 from typing import Any
 
 from afa_llm.errors import AfaError
-from afa_llm.evaluation.comparison import compare, differences_per_review, headline
+from afa_llm.evaluation.comparison import clusters_per_review, compare, differences_per_review, headline
 from afa_llm.evaluation.estimates import Resampling
 from afa_llm.evaluation.focus_quality import FocusScores, compare_focus
 from afa_llm.evaluation.json_files import plain
@@ -225,8 +225,12 @@ def _headline_mean(sets: Sequence[str], measured: Measured, reading: Reading) ->
     pairs = [(_of(measured.before, name), _of(measured.after, name)) for name in sets]
     how = reading.resampling
     changes = [differences_per_review(old, new, reading.headline_calibration) for old, new in pairs]
-    kept = [change_N for change_N in changes if len(change_N)]
-    return mean_of_sets(kept, how.samples, how.confidence, how.seed) if len(kept) > 1 else None
+    clusters = [clusters_per_review(old) for old, _ in pairs]
+    kept = [(change_N, names) for change_N, names in zip(changes, clusters, strict=True) if len(change_N)]
+    if len(kept) < 2:
+        return None
+    changes_kept, clusters_kept = map(list, zip(*kept, strict=True))
+    return mean_of_sets(changes_kept, how.samples, how.confidence, how.seed, clusters_kept)
 
 
 def _focus(data_set: str, before: FocusScores, after: FocusScores | None, how: Resampling) -> dict[str, Any]:

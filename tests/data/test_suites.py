@@ -102,6 +102,22 @@ def test_labels_and_prompts_come_with_the_suite(tmp_path: Path, suite: str, clas
         assert template.chat and len(set(template.chat.answers)) == classes
 
 
+def test_a_rationale_without_its_words_is_left_alone(tmp_path: Path) -> None:
+    rows = [{key: value for key, value in row.items() if key != "tokens"} for row in RATED]
+    write(tmp_path / "sst2" / "dev.jsonl", rows)
+    config = resolved(tmp_path, "sst2")
+    assert config.data.evaluation[0].rationale_column is None
+    assert [e.rationale for e in examples(config)] == [None, None]
+
+
+def test_a_prompt_file_of_the_user_stays(tmp_path: Path) -> None:
+    write(tmp_path / "tweeteval" / "dev.jsonl", [{"text": f"review {k}", "label": k} for k in range(3)])
+    source = "{path: 'suite:tweeteval', split: dev}"
+    config = load_config(None, [f"data.suites_dir={tmp_path}", f"data.evaluation=[{source}]", "prompts.file=mine.yaml"])
+    found = resolve_suites(config)
+    assert found.prompts.file == "mine.yaml" and list(found.data.labels) == ["negative", "neutral", "positive"]
+
+
 def test_settings_of_the_user_win(tmp_path: Path) -> None:
     rows = [{"text": f"review {k}", "label": k, "mine": "x"} for k in range(5)]
     write(tmp_path / "sst5" / "dev.jsonl", rows)

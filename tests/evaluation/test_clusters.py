@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from afa_llm.evaluation.clusters import cluster_detectable, cluster_mean, cluster_sign_flip, cluster_sums
-from afa_llm.evaluation.estimates import Resampling, bootstrap_mean
-from afa_llm.evaluation.significance import minimum_detectable_difference, sign_flip
+from afa_llm.evaluation.clusters import cluster_detectable, cluster_mean, cluster_sign_flip
+from afa_llm.evaluation.estimates import Resampling, bootstrap_mean, cluster_sums
+from afa_llm.evaluation.significance import mean_of_sets, minimum_detectable_difference, sign_flip
 
 HOW = Resampling(4000, 0.95, 0)
 
@@ -70,6 +70,15 @@ def test_repeating_every_item_does_not_sharpen_the_detectable_difference() -> No
     alone = cluster_detectable(change, [str(k) for k in range(100)], 0.05)
     repeated = cluster_detectable(np.repeat(change, 2), [str(k) for k in np.repeat(np.arange(100), 2)], 0.05)
     assert repeated == pytest.approx(alone)
+
+
+def test_a_mean_over_sets_keeps_clusters_together() -> None:
+    values = np.random.default_rng(6).integers(-1, 2, 60).astype(float)
+    twice, names = np.repeat(values, 2), [str(k) for k in np.repeat(np.arange(60), 2)]
+    once = mean_of_sets([values, values], 4000)
+    kept = mean_of_sets([twice, twice], 4000, clusters=[names, names])
+    assert (kept.low, kept.high) == pytest.approx((once.low, once.high))
+    assert mean_of_sets([twice, twice], 4000).high < once.high
 
 
 def test_nothing() -> None:
