@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from itertools import islice
@@ -74,7 +74,7 @@ def resolve_suites(config: Config) -> Config:
     named = [s for s in (data.train, *data.evaluation, data.validation) if s is not None and s.path.startswith(PREFIX)]
     if not named:
         return config
-    folder = _folder(data)
+    folder = suites_folder(data)
     update: dict[str, Any] = {
         "train": _resolve(data.train, folder),
         "evaluation": tuple(_resolve(source, folder) for source in data.evaluation),
@@ -118,7 +118,8 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
     return Suite(name, folders=folders, keep=keep, hub=Hub(**hub) if hub else None, **values)
 
 
-def _folder(data: Data) -> Path | None:
+def suites_folder(data: Data) -> Path | None:
+    """Where local suites lie, if anywhere. Raises AfaError where the folder that is named is not there."""
     given = data.suites_dir or os.environ.get(FOLDER_VARIABLE) or None
     if given is None:
         return None
@@ -249,9 +250,3 @@ def _fields(suite: Suite) -> str:
     """The fields of a local file in words."""
     named = [" or ".join(v) if isinstance(v, list) else v for k, v in suite.columns.items() if k.endswith("_column")]
     return "fields text, label" + (f", and if given {', '.join(named)}" if named else "")
-
-
-def describe() -> Iterator[tuple[str, str, str]]:
-    """(name, what, label scheme) of every suite."""
-    for suite in suites().values():
-        yield suite.name, suite.what, suite.labels

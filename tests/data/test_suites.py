@@ -13,7 +13,8 @@ from afa_llm.config import Config, Source
 from afa_llm.config_loading import dump_config, load_config
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
-from afa_llm.data.suites import describe, find_suite, hub_command, resolve_suites, suites
+from afa_llm.data.suite_listing import listing
+from afa_llm.data.suites import find_suite, hub_command, resolve_suites, suites
 from afa_llm.data.templates import load_templates
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
@@ -186,8 +187,18 @@ def test_excluded_ids_beside_a_file_are_left_out(tmp_path: Path) -> None:
     assert quarantine.left_out == {"exclude_ids": 1}
 
 
+def test_the_listing_says_what_is_where(tmp_path: Path) -> None:
+    write(tmp_path / "sst2" / "dev.jsonl", ROWS)
+    write(tmp_path / "sst2" / "train.jsonl.gz", ROWS)
+    lines = list(listing(load_config(None, [f"data.suites_dir={tmp_path}"]).data))
+    assert lines[0] == f"local folder: {tmp_path}"
+    assert "\nsuite:sst2  (binary)  local: dev, train; hub: SetFit/sst2 (train, dev, test)" in lines
+    assert "\nsuite:checklist  (binary)  builtin" in lines
+    assert "\nsuite:yelp_sentences  (binary)  local: not there, folder yelp_sentences" in lines
+
+
 def test_every_suite_is_well_formed() -> None:
-    assert {name for name, _, _ in describe()} >= {"sst2", "sst5", "imdb", "mr", "cr", "yelp", "amazon", "tweeteval"}
+    assert set(suites()) >= {"sst2", "sst5", "imdb", "mr", "cr", "yelp", "amazon", "tweeteval"}
     for suite in suites().values():
         assert suite.builtin or suite.folders
         assert set(suite.columns) <= set(Source.model_fields)
