@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from afa_llm.config import Config, Source
 from afa_llm.data.duplicates import check_overlap
+from afa_llm.data.lexicons import read_lexicon
 from afa_llm.data.prompts import PromptBuilder, build_prompts
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
@@ -57,11 +58,13 @@ class Material:
     fillers: tuple[tuple[int, ...], ...]
     quarantines: dict[str, Quarantine]
     notices: list[str] = field(default_factory=list)
+    lexicon: frozenset[str] = frozenset()
 
 
 def prepare(config: Config, *, training: bool = True) -> Material:
     """Tokenizer, reviews and prompts, all checked. Raises AfaError for whatever a user has to mend."""
     check_engine(config.rollouts)
+    lexicon = read_lexicon(config.evaluation.lexicon)
     tokenizer = load_tokenizer(config.model)
     labels = tuple(config.data.labels)
     names = list(dict.fromkeys([config.prompts.train, *config.prompts.evaluation]))
@@ -101,6 +104,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
         _fillers(config, tokenizer),
         quarantines,
         notices,
+        lexicon,
     )
     if training:
         _check_masks(config, train_prompts)

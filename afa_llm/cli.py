@@ -72,6 +72,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
     _add_doctor(verbs)
     _add_plan(verbs)
+    suites = verbs.add_parser(
+        "suites",
+        help="list the data suites and where they are",
+        description="Every data set that can be named suite:<name> in data.*.path: what it is, which splits lie in the "
+        "local folder (data.suites_dir, or AFA_DATA in the environment), and what the hub has.",
+    )
+    _takes_config(suites)
+    suites.set_defaults(run=_suites)
     report = verbs.add_parser(
         "report",
         help="write a run's report.html anew",
@@ -166,6 +174,12 @@ def _plan(options: argparse.Namespace) -> None:
     from afa_llm.planning import command
 
     sys.exit(command.run(options, config))
+
+
+def _suites(options: argparse.Namespace) -> None:
+    from afa_llm.data.suite_listing import listing
+
+    print("\n".join(listing(_load(options).data)))
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -19,10 +19,12 @@ def input_paths(config: Config, config_file: str | None) -> dict[str, str]:
         "model.path": config.model.path,
         "data.train.path": config.data.train.path,
         "prompts.file": config.prompts.file,
+        "evaluation.lexicon": config.evaluation.lexicon,
         "training.deepspeed_file": config.training.deepspeed_file,
     }
     named |= {f"data.evaluation.{k}.path": source.path for k, source in enumerate(config.data.evaluation)}
-    return {setting: path for setting, path in named.items() if path and not path.startswith("builtin:")}
+    named["data.suites_dir"] = config.data.suites_dir
+    return {setting: path for setting, path in named.items() if path and not path.startswith(("builtin:", "suite:"))}
 
 
 def look_at(setting: str, path: str) -> Input:

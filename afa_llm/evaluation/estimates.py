@@ -76,6 +76,30 @@ def bootstrap_draws(values_N: Floats, samples: int, seed: int) -> Floats:
     return np.concatenate(parts) / len(values_N)
 
 
+def cluster_draws(values_N: Floats, clusters_N: Sequence[str], samples: int, seed: int) -> Floats:
+    """Means [S] over items of `samples` resamples of whole clusters with replacement (Field and Welsh 2007).
+
+    Clusters of equal sum and size are interchangeable, so how often each kind comes up is drawn. With one item a
+    cluster these are `bootstrap_draws`.
+    """
+    kinds, counts = np.unique(np.stack(cluster_sums(values_N, clusters_N)), axis=1, return_counts=True)
+    rng = np.random.default_rng(seed)
+    rows = max(1, _DRAWS_AT_ONCE // len(counts))
+    parts = []
+    for start in range(0, samples, rows):
+        drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=min(rows, samples - start))
+        parts.append((drawn @ kinds[0]) / (drawn @ kinds[1]))
+    return np.concatenate(parts)
+
+
+def cluster_sums(values_N: Floats, clusters_N: Sequence[str]) -> tuple[Floats, Floats]:
+    """Sum [K] and number of items [K] of each cluster, in the order met."""
+    index = {name: k for k, name in enumerate(dict.fromkeys(clusters_N))}
+    place_N = np.array([index[name] for name in clusters_N], dtype=np.int64)
+    sums = np.bincount(place_N, weights=values_N, minlength=len(index)).astype(np.float64)
+    return sums, np.bincount(place_N, minlength=len(index)).astype(np.float64)
+
+
 def percentile_interval(draws_S: Floats, confidence: float) -> tuple[float, float]:
     """The central `confidence` share of the draws."""
     tail = (1 - confidence) / 2

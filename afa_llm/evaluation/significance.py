@@ -6,13 +6,14 @@ Legend: N items, in the same order before and after.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import signal, stats
 
-from afa_llm.evaluation.estimates import Estimate, Floats, bootstrap_draws, bootstrap_mean, percentile_interval
+from afa_llm.evaluation.estimates import Estimate, Floats, bootstrap_mean, cluster_draws, percentile_interval
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,20 @@ def paired_difference(
     return bootstrap_mean(after_N - before_N, samples, confidence, seed)
 
 
-def mean_of_sets(differences: list[Floats], samples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Estimate:
-    """Unweighted mean over data sets of each set's mean, with the bootstrap stratified by set."""
-    draws = [bootstrap_draws(values_N, samples, seed + index) for index, values_N in enumerate(differences)]
+def mean_of_sets(
+    differences: list[Floats],
+    samples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    clusters: Sequence[Sequence[str]] | None = None,
+) -> Estimate:
+    """Unweighted mean over data sets of each set's mean, with the bootstrap stratified by set.
+
+    `clusters`: for each set which of its items belong together; none: each is alone.
+    """
+    alone = [[str(item) for item in range(len(values_N))] for values_N in differences]
+    pairs = zip(differences, clusters or alone, strict=True)
+    draws = [cluster_draws(values_N, names, samples, seed + index) for index, (values_N, names) in enumerate(pairs)]
     low, high = percentile_interval(np.mean(draws, axis=0), confidence)
     value = float(np.mean([values_N.mean() for values_N in differences]))
     return Estimate(value, low, high, sum(len(values_N) for values_N in differences))

@@ -21,6 +21,13 @@ CASES = {
     "more masks than words": (["data.train.path=short.jsonl", "masking.masks_per_review=40"], "more masks than words"),
     "ZeRO with one process": (["training.zero_stage=2"], "training.engine=deepspeed"),
     "unknown template": (["prompts.train=review_sentimant"], "review_sentiment"),
+    "unknown suite": (["data.train.path=suite:sst3"], "there are sst2"),
+    "missing suite": (
+        ["data.train.path=suite:sst2", "data.suites_dir=."],
+        "load_dataset('SetFit/sst2', split='train')",
+    ),
+    "spurious label": (["data.train.spurious.label=nice"], "spurious.label = nice"),
+    "missing lexicon": (["evaluation.lexicon=nowhere.txt"], "evaluation.lexicon = nowhere.txt"),
     "missing model": (["model.path=./no-such-model"], "model.path"),
     "missing column": (["data.train.path=short.jsonl", "data.train.text_column=body"], "text"),
     "layer out of range": (["attention.layers=[7]", "data.evaluation=[]"], "attention.layers"),
