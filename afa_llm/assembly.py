@@ -17,6 +17,7 @@ from torch.nn import functional
 from afa_llm.config import Config, Source
 from afa_llm.data.demonstrations import draw_demonstrations
 from afa_llm.data.duplicates import check_overlap
+from afa_llm.data.lexicons import read_lexicon
 from afa_llm.data.prompts import PromptBuilder, build_prompts
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
@@ -51,10 +52,12 @@ class Material:
     filler_ids: tuple[int, ...]
     quarantines: dict[str, Quarantine]
     notices: list[str] = field(default_factory=list)
+    lexicon: frozenset[str] = frozenset()
 
 
 def prepare(config: Config, *, training: bool = True) -> Material:
     """Tokenizer, reviews and prompts, all checked. Raises AfaError for whatever a user has to mend."""
+    lexicon = read_lexicon(config.evaluation.lexicon)
     tokenizer = load_tokenizer(config.model)
     labels = tuple(config.data.labels)
     names = list(dict.fromkeys([config.prompts.train, *config.prompts.evaluation]))
@@ -97,6 +100,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
         _filler_ids(config, tokenizer),
         quarantines,
         notices,
+        lexicon,
     )
     if training:
         _check_masks(config, train_prompts)

@@ -53,12 +53,25 @@ class Lora(Section):
     target_modules: str | tuple[str, ...] = Field("all-linear", description="all-linear, or names of linear modules")
 
 
+class Spurious(Section):
+    """A word put into reviews that goes with one label without meaning it (a shortcut, see data/spurious.py)."""
+
+    token: str = Field("honestly", pattern=r"^\S+$", description="the word, without white space")
+    label: str = Field("positive", description="label that it goes with, a name of data.labels")
+    correlation: float = Field(
+        0.9, ge=-1, le=1, description="share of reviews with the word: of this label less that of the others"
+    )
+    place: Literal["start", "end", "random"] = Field("random", description="where among the review's words it stands")
+
+
 class Source(Section):
     """One data set: a hub name or a local jsonl/csv/parquet file, and how its columns map."""
 
     name: str = Field("", description="name in reports; empty: last part of path")
     path: str = Field(
-        "builtin:planted", description="hub name, local .jsonl/.csv/.parquet (.gz too), or builtin:planted"
+        "builtin:planted",
+        description="suite:<name> (see data/suites.py), hub name, local .jsonl/.csv/.parquet (.gz too), "
+        "builtin:planted, or builtin:checklist",
     )
     subset: str | None = Field(None, description="hub configuration name, such as sst2 of glue")
     split: str = Field("train", description="split name, or train/validation/test of the builtin data")
@@ -67,6 +80,18 @@ class Source(Section):
     label_column: str = Field("label", description="column with the label")
     id_column: str | None = Field(None, description="column with a stable id; none: the row number")
     group_column: str | None = Field(None, description="column that names a subpopulation, for worst-group accuracy")
+    pair_column: str | None = Field(
+        None, description="column that joins reviews which belong together, such as an original and its edits"
+    )
+    side_column: str | None = Field(
+        None, description="column that says what a review is in its pair, such as original or edited"
+    )
+    where: dict[str, tuple[str | int | float | bool, ...]] = Field(
+        default={}, description="column -> values: rows that have others are left out, and counted"
+    )
+    exclude_ids: str | None = Field(
+        None, description="text file with an id a line: these rows are left out, and counted"
+    )
     words_column: str | None = Field(None, description="column with the review's words (list of strings), if given")
     rationale_column: str | None = Field(
         None, description="column with a number per word of words_column: how decisive it is (0..1), or a class"
@@ -74,13 +99,19 @@ class Source(Section):
     rationale_neutral: float | None = Field(
         None, description="if set, a word is decisive where rationale_column differs from this value (SST: 2)"
     )
-    max_samples: int | None = Field(None, ge=1, description="use this many rows, drawn evenly by seed; none: all")
+    rationale_span_column: str | None = Field(
+        None, description="column with [start, end] or a list of them: decisive characters of the text"
+    )
+    spurious: Spurious | None = Field(None, description="a shortcut put into the reviews; none: they stay as they are")
+    max_samples: int | None = Field(
+        None, ge=1, description="use this many rows, drawn evenly by seed (whole pairs, at most so many); none: all"
+    )
 
     @property
     def title(self) -> str:
         if self.name:
             return self.name
-        stem = self.path.removeprefix("builtin:").rstrip("/").split("/")[-1].split(".")[0]
+        stem = self.path.removeprefix("builtin:").removeprefix("suite:").rstrip("/").split("/")[-1].split(".")[0]
         return f"{stem}_{self.split}"
 
 
@@ -91,6 +122,9 @@ class Data(Section):
     )
     validation: Source | None = Field(
         None, description="reviews for training.adapter=best: neither trained on nor reported"
+    )
+    suites_dir: str | None = Field(
+        None, description="folder with local data for suite:<name>; none: the environment variable AFA_DATA"
     )
     labels: dict[str, tuple[str | int | float | bool, ...]] = Field(
         default={"negative": (0, "negative", "neg"), "positive": (1, "positive", "pos")},
@@ -232,6 +266,13 @@ class Evaluation(Section):
     focus_samples: int = Field(200, ge=0, description="reviews of each data set for focus quality; 0: none")
     focus_fractions: tuple[float, ...] = Field((0.01, 0.05, 0.1, 0.2, 0.5), description="shares of words removed")
     rare_quantile: float = Field(0.25, gt=0, lt=1, description="words under this training-frequency quantile are rare")
+    lexicon: str | None = Field(
+        None, description="text file with an opinion word a line: decisive words of reviews without a rationale"
+    )
+    leave_one_out_samples: int = Field(
+        50, ge=0, description="reviews of each data set whose words are hidden one by one; 0: none"
+    )
+    leave_one_out_words: int = Field(60, ge=2, description="longer reviews are not hidden word by word")
 
 
 class Config(Section):

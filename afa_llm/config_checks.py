@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 def contradictions(config: Config) -> list[str]:
     """All contradictions of a configuration, each `field = value: why; fix`. Empty where there are none."""
-    checks = (_model, _masks, _adversary, _labels, _optimizer, _engine, _quantization, _validation, _evaluation)
+    training = (_model, _masks, _adversary, _optimizer, _engine, _quantization, _validation)
+    checks = (*training, _labels, _spurious, _evaluation)
     return [message for check in checks for message in check(config)]
 
 
@@ -139,4 +140,20 @@ def _evaluation(config: Config) -> list[str]:
     titles = [source.title for source in config.data.evaluation]
     for title in sorted({t for t in titles if titles.count(t) > 1}):
         found.append(f"data.evaluation: two data sets are called {title!r}; give each its own name")
+    return found
+
+
+def _spurious(config: Config) -> list[str]:
+    named = {f"data.evaluation.{k}": source for k, source in enumerate(config.data.evaluation)}
+    named["data.train"] = config.data.train
+    if config.data.validation is not None:
+        named["data.validation"] = config.data.validation
+    found = []
+    for name, source in named.items():
+        if source.spurious is None:
+            continue
+        if source.group_column:
+            found.append(
+                f"{name}.group_column = {source.group_column}: {name}.spurious makes groups of its own; leave one out"
+            )
     return found

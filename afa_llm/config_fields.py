@@ -77,14 +77,20 @@ ROOT = Place(Config)
 
 
 def sections(root: Place = ROOT, prefix: str = "") -> Iterator[tuple[str, Place]]:
-    """Every section with its dotted name, in the order of the file."""
-    assert root.section
-    for name, field in root.section.model_fields.items():
+    """Every section with its dotted name, in the order of the file; one that may be null once."""
+    yield from _sections(root, prefix, set())
+
+
+def _sections(root: Place, prefix: str, seen: set[type[BaseModel]]) -> Iterator[tuple[str, Place]]:
+    kind = root.section or root.optional_section
+    assert kind
+    seen.add(kind)
+    for name, field in kind.model_fields.items():
         inner = Place(field.annotation, field)
-        if inner.section:
+        if inner.section or (inner.optional_section and inner.optional_section not in seen):
             full = f"{prefix}.{name}" if prefix else name
             yield full, inner
-            yield from sections(inner, full)
+            yield from _sections(inner, full, seen)
 
 
 def _members(kind: Any) -> tuple[Any, ...]:

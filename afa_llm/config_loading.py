@@ -103,10 +103,11 @@ def explain_settings() -> str:
     """Every setting with its default, its possible values and its meaning, as text."""
     lines = []
     for name, place in sections():
-        assert place.section and place.field
-        defaults = place.section().model_dump(mode="json")
+        kind = place.section or place.optional_section
+        assert kind and place.field
+        defaults = kind().model_dump(mode="json")
         lines.append(f"{name}: {place.field.description}")
-        for key, field in place.section.model_fields.items():
+        for key, field in kind.model_fields.items():
             inner = Place(field.annotation, field)
             if not inner.section:  # it has lines of its own
                 lines.append(f"  {name}.{key} = {json.dumps(defaults[key], ensure_ascii=False)}")

@@ -13,6 +13,7 @@ from rich.console import Console
 from afa_llm import assembly
 from afa_llm.assembly import Material, tell
 from afa_llm.config import Config
+from afa_llm.data.suites import resolve_suites
 from afa_llm.data.words import split_words
 from afa_llm.errors import StoppedError
 from afa_llm.evaluation.focus_reader import FocusReader
@@ -60,7 +61,7 @@ def train(config: Config) -> Path:
 
     Raises AfaError for what a user can mend, StoppedError after a signal, PeerLostError where another rank is gone.
     """
-    clock = Clock()
+    config, clock = resolve_suites(config), Clock()
     with _job(config) as world:
         folder, material = _open(config, world, clock)
         with clock.phase("model"):
@@ -83,7 +84,7 @@ def train(config: Config) -> Path:
 
 def evaluate(config: Config, adapter: Path | None) -> Path:
     """Measure the base and, with an adapter, the tuned model through the same decoder. Returns the run's folder."""
-    clock = Clock()
+    config, clock = resolve_suites(config), Clock()
     with _job(config) as world:
         folder, material = _open(config, world, clock)
         with clock.phase("model"):
@@ -111,6 +112,7 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
     """Print what the model reads in each text: answer and focus, base and tuned."""
     from afa_llm.evaluation.terminal import render_focus
 
+    config = resolve_suites(config)
     world = distributed.start("plain", config.training.timeout_minutes)
     material = assembly.prepare(config.model_copy(update={"data": _no_evaluation(config)}), training=False)
     decoder = assembly.build_decoder(config, material, world.device, adapter)

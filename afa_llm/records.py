@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled review. Producer: data.sources, data.planted. Consumers: data.prompts, evaluation.
+    """One labelled review. Producers: data.sources, data.planted, data.checklist. Consumers: data.prompts,
+    evaluation.
 
     `words` are the character spans [start, end) in `text`, in order and without overlap. `rationale` has one number per
     word in [0, 1]: how far annotators call the word decisive; it is never trained on. `group` names a subpopulation
-    (for worst-group accuracy), or is empty.
+    (for worst-group accuracy), or is empty. Reviews of one `pair` belong together (an original and its edits); `side`
+    says which of them this is.
     """
 
     example_id: str
@@ -30,6 +32,8 @@ class Example:
     words: tuple[tuple[int, int], ...]
     rationale: tuple[float, ...] | None = None
     group: str = ""
+    pair: str = ""
+    side: str = ""
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def report_data(folder: Path, material: Material, world: World) -> None:
     together = Quarantine()
     for title, quarantine in material.quarantines.items():
         together.absorb(quarantine)
-        if quarantine.rows or quarantine.notes:
+        if quarantine.summary():
             tell(world, f"{title}: {quarantine.summary()}")
     written = together.write(folder / "quarantine.jsonl")
     if written:

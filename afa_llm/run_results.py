@@ -18,11 +18,12 @@ from afa_llm.config import Config
 from afa_llm.evaluation import json_files
 from afa_llm.evaluation.estimates import Floats, Resampling
 from afa_llm.evaluation.focus_items import focus_items
-from afa_llm.evaluation.focus_quality import FocusScores, focus_scores
+from afa_llm.evaluation.focus_quality import FocusScores, LeaveOneOut, focus_scores
 from afa_llm.evaluation.focus_reader import FocusReader
 from afa_llm.evaluation.prompted_sentiment import ItemRecord, measure, write_items
 from afa_llm.evaluation.report import write_report
 from afa_llm.evaluation.results import Measured, Reading, RunFacts, build_results
+from afa_llm.evaluation.slices import Slice, slices_of
 from afa_llm.evaluation.word_frequencies import WordFrequencies
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import Answers, AnswerWords, Prompt
@@ -84,9 +85,17 @@ def _measure_all(config: Config, material: Material, decoder: Decoder, world: Wo
         prompts = material.focus_prompts[title]
         if prompts:
             reader = FocusReader(decoder, material.answers, prompts, settings.batch_size, world)
-            focus_N = reader.focus()
-            examples = [prompt.example for prompt in prompts]
-            scores = focus_scores(examples, focus_N, reader, frequencies, settings.focus_fractions, config.run.seed)
+            focus_N, weighted_N = map(list, zip(*reader.focus_and_value_weighted(), strict=True))
+            scores = focus_scores(
+                [prompt.example for prompt in prompts],
+                focus_N,
+                reader,
+                frequencies,
+                settings.focus_fractions,
+                config.run.seed,
+                weighted_N=weighted_N,
+                leave_one_out=LeaveOneOut(settings.leave_one_out_samples, settings.leave_one_out_words),
+            )
             found.focus[title] = (focus_N, scores)
     return found
 
@@ -127,6 +136,7 @@ def write_results(
         focus={t: (scores, after.focus[t][1] if after else None) for t, (_, scores) in before.focus.items()},
         quarantined={title: len(found.rows) for title, found in material.quarantines.items()},
         training=asdict(summary) if summary else None,
+        slices=_slices(config, material),
     )
     settings = config.evaluation
     reading = Reading(
@@ -138,6 +148,15 @@ def write_results(
     )
     json_files.write_json(folder / "results.json", build_results(facts, measured, reading))
     write_report(folder)
+
+
+def _slices(config: Config, material: Material) -> dict[str, dict[str, tuple[Slice, ...]]]:
+    """Data set -> example id -> slices by training frequency."""
+    frequencies = WordFrequencies.from_examples(material.train_examples, config.evaluation.rare_quantile)
+    return {
+        title: {example.example_id: slices_of(example, frequencies, material.lexicon) for example in examples}
+        for title, examples in material.evaluation.items()
+    }
 
 
 def _by_file(items: Sequence[ItemRecord]) -> list[list[ItemRecord]]:
@@ -160,6 +179,10 @@ def summary_lines(folder: Path) -> list[str]:
                 f"[{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}], p = {entry['p_value']:.2g}"
             )
         lines.append(line)
+    for entry in results["pairs"]:
+        shares = [entry[phase]["consistency"]["value"] for phase in ("before", "after") if entry[phase]]
+        text = " -> ".join(f"{100 * share:.1f} %" for share in shares)
+        lines.append(f"{entry['data_set']}, {entry['template']}: all right in {text} of {entry['pairs']} pairs")
     for entry in results["focus"]:
         shown = [m for m in entry["metrics"] if m["metric"] in ("auprc", "comprehensiveness", "sufficiency")]
         parts = [_change(m) for m in shown if m["before"]["value"] is not None]

@@ -46,6 +46,17 @@ def read_parquet(path: Path) -> list[RawRow]:
     return rows
 
 
+def parquet_columns(path: Path) -> list[str]:
+    """The names of its columns, without reading the rows. Raises AfaError where the file is damaged."""
+    import datasets
+
+    try:
+        stream = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
+        return list(stream.column_names or next(iter(stream), {}))
+    except Exception as error:  # as above
+        raise AfaError(f"{path}: not a readable parquet file: {_first_line(error)}") from None
+
+
 def read_hub(name: str, subset: str | None, split: str, revision: str | None) -> HubRows:
     """A split of a hub data set, never running code of it. Raises AfaError naming the splits or subsets there are."""
     import datasets

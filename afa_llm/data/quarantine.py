@@ -14,6 +14,10 @@ RAW_CHARACTERS = 2000
 DEFAULT_SHARE = 0.10
 
 
+class BadFieldError(Exception):
+    """Why a row can't be used: (reason, kind)."""
+
+
 @dataclass(frozen=True)
 class BadRow:
     """`file` is a path, a hub name, or the id of a review set aside after loading (`line` is then None).
@@ -37,11 +41,13 @@ class BadRow:
 class Quarantine:
     """Bad rows in the order met. `notes` counts what was used, but not as given (words that didn't align, …).
 
-    `rows_read` counts the rows that were tried, good and bad; the loader keeps it.
+    `left_out` counts rows that a setting leaves out (Source.where, exclude_ids), by which: they are not bad.
+    `rows_read` counts the rows that were tried, good and bad, without those left out; the loader keeps it.
     """
 
     rows: list[BadRow] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     rows_read: int = 0
 
     def add(self, file: str, line: int | None, reason: str, raw: object, *, kind: str = "") -> None:
@@ -55,6 +61,7 @@ class Quarantine:
         known = {row.place for row in self.rows}
         self.rows += [row for row in other.rows if row.place not in known]
         self.notes += other.notes
+        self.left_out += other.left_out
         self.rows_read += other.rows_read
 
     def note(self, what: str, count: int = 1) -> None:
@@ -79,13 +86,14 @@ class Quarantine:
         return target
 
     def summary(self) -> str:
-        """One line per kind of reason with its count and first example, then the notes; empty where there are none."""
+        """One line per kind of reason with its count and first example, then notes and rows left out, if any."""
         counts = Counter(row.kind for row in self.rows)
         lines = []
         for kind, count in counts.most_common():
             first = next(row for row in self.rows if row.kind == kind)
             lines.append(f"{count} × {kind}; first at {first.place}: {first.reason}; {_short(first.raw)}")
         lines += [f"{count} × {note} (used all the same)" for note, count in self.notes.most_common()]
+        lines += [f"{count} × left out by {setting}" for setting, count in self.left_out.most_common()]
         return "\n".join(lines)
 
     def check(self, limit: int | None, total: int | None = None) -> None:

@@ -10,26 +10,24 @@ import difflib
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from afa_llm.config import Source
 from afa_llm.data.annotations import read_annotations
+from afa_llm.data.builtin_rows import builtin_examples
 from afa_llm.data.datasets_rows import HubRows, read_hub, read_parquet
 from afa_llm.data.labels import LabelMapping, RawLabel
-from afa_llm.data.planted import CLASSES, DATA_SEED, SIZES, planted_examples
-from afa_llm.data.quarantine import Quarantine
+from afa_llm.data.quarantine import BadFieldError, Quarantine
 from afa_llm.data.raw_rows import TEXT_READERS, RawRow, read_text_file, suffix_of
+from afa_llm.data.row_filter import keep_rows
+from afa_llm.data.spurious import inject
 from afa_llm.data.words import split_words
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
 
 FILE_TYPES = (*TEXT_READERS, ".parquet")
-
-
-class BadFieldError(Exception):
-    """Why a row can't be used: (reason, kind)."""
+COLUMN_SETTINGS = tuple(name for name in Source.model_fields if name.endswith("_column"))
 
 
 def load_examples(
@@ -38,21 +36,29 @@ def load_examples(
     """The usable reviews of a source, in file order; bad rows go to `quarantine`.
 
     With `max_samples`, rows are drawn evenly without replacement by `seed` until so many are good; a smaller number
-    with the same seed draws a subset. Ids are those of `id_column`, else `<title>/<line>`; a repeated id is bad.
-    Raises AfaError: no such file or data set, split or column, damaged file, or not one usable row.
+    with the same seed draws a subset. Reviews of a pair are drawn together. Ids are those of `id_column`, else
+    `<title>/<line>`; a repeated id is bad. Raises AfaError: no such file or data set, split or column, damaged file, or
+    not one usable row.
     """
-    if source.path == "builtin:planted":
-        return drawn(_planted(source, LabelMapping(labels), quarantine), source.max_samples, seed)
+    examples = _load(source, LabelMapping(labels), seed, quarantine)
+    return inject(examples, source, tuple(labels), seed) if source.spurious else examples
+
+
+def _load(source: Source, mapping: LabelMapping, seed: int, quarantine: Quarantine) -> list[Example]:
+    if source.path.startswith("suite:"):
+        raise ValueError(f"{source.path}: resolve_suites comes before loading")
     if source.path.startswith("builtin:"):
-        raise AfaError(f"{source.path}: no such builtin data; there is builtin:planted")
+        examples = builtin_examples(source, mapping)
+        quarantine.rows_read += len(examples)
+        return drawn(examples, source.max_samples, seed)
     if source.rationale_column and not source.words_column:
         raise AfaError(
             f"data source {source.title}: rationale_column = {source.rationale_column} without words_column; "
             "name the column with the words that its numbers belong to"
         )
-    mapping = LabelMapping(labels)
     rows = _rows(source)
     _check_columns(source, rows)
+    rows = keep_rows(source, rows, quarantine)
     chosen = _choose(source, mapping, rows, seed, quarantine)
     if not chosen:
         raise AfaError(f"{source.path}: not one usable row:\n{quarantine.summary()}")
@@ -60,31 +66,25 @@ def load_examples(
 
 
 def drawn(examples: Sequence[Example], count: int | None, seed: int) -> list[Example]:
-    """`count` of the examples (none: all), evenly by seed, in their order."""
-    return [examples[k] for k in sorted(_order(len(examples), count, seed)[:count])]
+    """At most `count` of the examples (none: all), evenly by seed, in their order; those of a pair together."""
+    if count is None or count >= len(examples):
+        return list(examples)
+    members: dict[str, list[int]] = {}
+    for index, example in enumerate(examples):
+        members.setdefault(f"pair {example.pair}" if example.pair else f"row {index}", []).append(index)
+    chosen: list[int] = []
+    for place in shuffled(len(members), seed):
+        more = list(members.values())[place]
+        if len(chosen) + len(more) > count:
+            break
+        chosen += more
+    return [examples[index] for index in sorted(chosen)]
 
 
-def _planted(source: Source, mapping: LabelMapping, quarantine: Quarantine) -> list[Example]:
-    """The builtin reviews in their default number, always the same, with the classes of the mapping."""
-    examples = planted_examples(source.split, SIZES.get(source.split, 0), DATA_SEED)
-    classes = []
-    for value, name in enumerate(CLASSES):
-        label = next((found for found in map(mapping.find, (value, name)) if found is not None), None)
-        if label is None:
-            raise AfaError(f"builtin:planted: its labels are 0 (negative) and 1 (positive); data.labels lacks {value}")
-        classes.append(label)
-    quarantine.rows_read += len(examples)
-    return [
-        replace(example, example_id=f"{source.title}/{k}", label=classes[example.label])
-        for k, example in enumerate(examples, 1)
-    ]
-
-
-def _order(size: int, count: int | None, seed: int) -> list[int]:
-    """Row numbers in the order in which they are tried: the file's own, or a seeded shuffle where some are drawn."""
+def shuffled(size: int, seed: int) -> list[int]:
+    """0 to size − 1 in the seeded order in which rows are drawn."""
     order = list(range(size))
-    if count is not None and count < size:
-        random.Random(seed).shuffle(order)
+    random.Random(seed).shuffle(order)
     return order
 
 
@@ -115,7 +115,7 @@ def _check_columns(source: Source, rows: Sequence[RawRow]) -> None:
     columns = (
         rows.columns if isinstance(rows, HubRows) else list(dict.fromkeys(key for row in rows for key in row.values))
     )
-    for setting in ("text_column", "label_column", "id_column", "group_column", "words_column", "rationale_column"):
+    for setting in COLUMN_SETTINGS:
         name = getattr(source, setting)
         if name is None or name in columns or not columns:
             continue
@@ -131,11 +131,11 @@ def _check_columns(source: Source, rows: Sequence[RawRow]) -> None:
 def _choose(
     source: Source, mapping: LabelMapping, rows: Sequence[RawRow], seed: int, quarantine: Quarantine
 ) -> list[Example]:
-    """Good rows in the drawn order until there are enough, then put back into file order."""
+    """Good rows in the drawn order until there are enough, then put back into file order. Pairs need all rows read."""
     chosen: dict[int, Example] = {}
     line_of_id: dict[str, int] = {}
-    wanted = source.max_samples or len(rows)
-    for index in _order(len(rows), source.max_samples, seed):
+    wanted = len(rows) if source.max_samples is None or source.pair_column else source.max_samples
+    for index in shuffled(len(rows), seed) if wanted < len(rows) else range(len(rows)):
         if len(chosen) == wanted:
             break
         row = rows[index]
@@ -149,7 +149,8 @@ def _choose(
             quarantine.add(row.file, row.line, bad.args[0], row.raw or row.values, kind=bad.args[1])
         else:
             chosen[index] = example
-    return [chosen[index] for index in sorted(chosen)]
+    good = [chosen[index] for index in sorted(chosen)]
+    return drawn(good, source.max_samples, seed) if source.pair_column else good
 
 
 def _example(source: Source, mapping: LabelMapping, row: RawRow, quarantine: Quarantine) -> Example:
@@ -170,7 +171,9 @@ def _example(source: Source, mapping: LabelMapping, row: RawRow, quarantine: Qua
         label=label,
         words=words or split_words(text),
         rationale=rationale,
-        group=_group(source, row.values),
+        group=_name(source.group_column, row.values),
+        pair=_name(source.pair_column, row.values),
+        side=_side(source.side_column, row.values),
     )
 
 
@@ -202,6 +205,14 @@ def _id(source: Source, row: RawRow) -> str:
     return str(value).strip()
 
 
-def _group(source: Source, values: dict[str, Any]) -> str:
-    value = values.get(source.group_column) if source.group_column else None
+def _name(column: str | None, values: dict[str, Any]) -> str:
+    value = values.get(column) if column else None
     return "" if value is None else str(value).strip()
+
+
+def _side(column: str | None, values: dict[str, Any]) -> str:
+    """A boolean column says whether a review is the original."""
+    value = values.get(column) if column else None
+    if isinstance(value, bool):
+        return "original" if value else "edited"
+    return _name(column, values)

@@ -19,6 +19,7 @@ def input_paths(config: Config, config_file: str | None) -> dict[str, str]:
         "model.path": config.model.path,
         "data.train.path": config.data.train.path,
         "prompts.file": config.prompts.file,
+        "evaluation.lexicon": config.evaluation.lexicon,
         "training.deepspeed_file": config.training.deepspeed_file,
     }
     named |= {f"data.evaluation.{k}.path": source.path for k, source in enumerate(config.data.evaluation)}

@@ -6,19 +6,17 @@ Legend: N reviews, P templates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from afa_llm.errors import AfaError
-from afa_llm.evaluation.estimates import Estimate, Floats, Resampling, bootstrap_mean
+from afa_llm.evaluation.clusters import cluster_detectable, cluster_mean, cluster_sign_flip
+from afa_llm.evaluation.estimates import Estimate, Floats, Resampling
 from afa_llm.evaluation.prompted_sentiment import ItemRecord
 from afa_llm.evaluation.significance import (
     McNemar,
     mcnemar,
-    minimum_detectable_difference,
-    paired_difference,
-    sign_flip,
 )
 
 
@@ -27,6 +25,7 @@ class Comparison:
     """Paired comparison of accuracies. `difference`: after − before, with bootstrap interval.
 
     `detectable`: smallest difference that would be found with 80 % power at the share of changed answers seen here.
+    Where reviews belong to pairs, interval and tests keep them together; `test.p_value` is then the sign-flip test's.
     """
 
     difference: Estimate
@@ -38,7 +37,8 @@ class Comparison:
 class Headline:
     """Accuracy averaged over the templates of one data set, per review; reviews missing under a template are left out.
 
-    `p_value`: exact sign-flip test over reviews. `won`, `lost`: reviews right under more (fewer) templates than before.
+    `p_value`: exact sign-flip test over reviews, or over the pairs that they belong to. `won`, `lost`: reviews right
+    under more (fewer) templates than before.
     `after`, `difference` and the rest are none where only one phase was measured.
     """
 
@@ -68,12 +68,20 @@ def compare(
     pairs = match(before, after)
     before_N = np.array([old.right(calibration) for old, _ in pairs], dtype=bool)
     after_N = np.array([new.right(calibration) for _, new in pairs], dtype=bool)
-    discordance = float((before_N != after_N).mean()) if pairs else 0.0
+    change_N, clusters = after_N.astype(np.float64) - before_N, clusters_of([old for old, _ in pairs])
+    test = mcnemar(before_N, after_N)
+    if len(set(clusters)) < len(clusters):
+        test = replace(test, p_value=cluster_sign_flip(change_N, clusters, 1.0))
     return Comparison(
-        difference=paired_difference(before_N, after_N, how.samples, how.confidence, how.seed),
-        test=mcnemar(before_N, after_N),
-        detectable=minimum_detectable_difference(len(pairs), discordance, 1 - how.confidence),
+        difference=cluster_mean(change_N, clusters, how),
+        test=test,
+        detectable=cluster_detectable(change_N, clusters, 1 - how.confidence),
     )
+
+
+def clusters_of(items: Sequence[ItemRecord]) -> list[str]:
+    """Which items belong together: those of a pair, else each is alone."""
+    return [f"pair {item.pair}" if item.pair else f"item {item.example_id}" for item in items]
 
 
 def headline(
@@ -86,19 +94,21 @@ def headline(
     templates = tuple(dict.fromkeys(item.template for item in before))
     ids, left_out = _ids_in_all(before, templates)
     before_N = _mean_right(before, ids, calibration, len(templates))
+    cluster_of = dict(zip([item.example_id for item in before], clusters_of(before), strict=True))
+    clusters = [cluster_of[example_id] for example_id in ids]
     shared = Headline(
         data_set=before[0].data_set if before else "",
         calibration=calibration,
         templates=templates,
         left_out=left_out,
-        before=bootstrap_mean(before_N, how.samples, how.confidence, how.seed),
+        before=cluster_mean(before_N, clusters, how),
     )
     if after is None:
         return shared
     for template in dict.fromkeys([*templates, *(item.template for item in after)]):
         match([item for item in before if item.template == template], [i for i in after if i.template == template])
     after_N = _mean_right(after, ids, calibration, len(templates))
-    return Headline(**{**vars(shared), **_paired(before_N, after_N, max(1, len(templates)), how)})
+    return Headline(**{**vars(shared), **_paired(before_N, after_N, clusters, max(1, len(templates)), how)})
 
 
 def differences_per_review(before: Sequence[ItemRecord], after: Sequence[ItemRecord], calibration: str) -> Floats:
@@ -122,16 +132,17 @@ def match(before: Sequence[ItemRecord], after: Sequence[ItemRecord]) -> list[tup
     return [(old[example_id], new[example_id]) for example_id in old]
 
 
-def _paired(before_N: Floats, after_N: Floats, templates: int, how: Resampling) -> dict[str, object]:
+def _paired(
+    before_N: Floats, after_N: Floats, clusters: Sequence[str], templates: int, how: Resampling
+) -> dict[str, object]:
     change_N = after_N - before_N
-    size, square = (float(np.mean(x)) if len(x) else 0.0 for x in (np.abs(change_N), change_N**2))
     return {
-        "after": bootstrap_mean(after_N, how.samples, how.confidence, how.seed),
-        "difference": paired_difference(before_N, after_N, how.samples, how.confidence, how.seed),
-        "p_value": sign_flip(change_N, 1 / templates),
+        "after": cluster_mean(after_N, clusters, how),
+        "difference": cluster_mean(change_N, clusters, how),
+        "p_value": cluster_sign_flip(change_N, clusters, 1 / templates),
         "won": int((change_N > 1e-9).sum()),
         "lost": int((change_N < -1e-9).sum()),
-        "detectable": minimum_detectable_difference(len(change_N), size, 1 - how.confidence, mean_square=square),
+        "detectable": cluster_detectable(change_N, clusters, 1 - how.confidence),
     }
 
 

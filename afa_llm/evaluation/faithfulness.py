@@ -1,7 +1,8 @@
 """Does the model decide by the words it focuses on? Words are removed and its probability is watched.
 
 Comprehensiveness and sufficiency after ERASER (DeYoung et al. 2020, arXiv 1911.03429), each beside the same with random
-words in place of the focused ones: a model that any removal upsets is not yet faithful.
+words, and with random words of like frequency, in place of the focused ones: a model that any removal upsets is not yet
+faithful, nor is one that any rare word upsets.
 
 Legend: N reviews, C labels, W words of one review, F fractions.
 """
@@ -9,7 +10,7 @@ Legend: N reviews, C labels, W words of one review, F fractions.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,46 +36,91 @@ class MaskedProbability(Protocol):
 
 
 @dataclass(frozen=True)
-class RemovalScores:
-    """Per review, area over the perturbation curve: the mean over fractions. NaN for a review without words.
+class Removal:
+    """What removing words in one order does, per review: the mean over fractions. NaN for a review without words.
 
-    `comprehensiveness_N`: p(ŷ | clean) − p(ŷ | top words hidden), high is faithful. `sufficiency_N`: p(ŷ | clean) −
-    p(ŷ | all but the top words hidden), low is faithful. ŷ is the label predicted for the clean review. `*_random_N`:
-    the same numbers of words, drawn at random. `probability_NC`: of each label for the clean review.
+    `comprehensiveness_N`: p(ŷ | clean) − p(ŷ | first words hidden). `sufficiency_N`: p(ŷ | clean) − p(ŷ | all but the
+    first words hidden). ŷ is the label predicted for the clean review.
+    """
+
+    comprehensiveness_N: Floats
+    sufficiency_N: Floats
+
+
+@dataclass(frozen=True)
+class RemovalScores:
+    """`focus`: by falling focus; high comprehensiveness and low sufficiency are faithful. `random`: as many words,
+    drawn at random. `matched`: drawn at random from words of the same strata. `others`: by further scores of the words.
+
+    `probability_NC`: of each label for the clean review. `all_hidden_N`: p(ŷ | clean) − p(ŷ | every word hidden).
+    `leave_one_out_N`: p(ŷ | clean) − p(ŷ | word hidden) for each word [W], none where it was not asked.
     """
 
     probability_NC: Floats
     prediction_N: Ints
-    comprehensiveness_N: Floats
-    sufficiency_N: Floats
-    comprehensiveness_random_N: Floats
-    sufficiency_random_N: Floats
+    focus: Removal
+    random: Removal
+    matched: Removal
+    others: Mapping[str, Removal]
+    all_hidden_N: Floats
+    leave_one_out_N: tuple[Floats | None, ...]
 
 
 def removal_scores(
-    focus_N: Sequence[Floats], probability: MaskedProbability, fractions: Sequence[float], seed: int
+    focus_N: Sequence[Floats],
+    probability: MaskedProbability,
+    fractions: Sequence[float],
+    seed: int,
+    *,
+    strata_N: Sequence[Sequence[int]] | None = None,
+    others: Mapping[str, Sequence[Floats]] | None = None,
+    leave_one_out: Sequence[int] = (),
 ) -> RemovalScores:
     """Hides the top ceil(fraction·W) words, at least one, of each review, and all but them; asks everything at once.
+
+    `strata_N`: a kind for each word (one kind for all by default); `matched` hides as many words of each kind as the
+    focus does. `leave_one_out`: indices of reviews whose words are hidden one by one.
 
     Each set of words is asked once however often it comes up. Ties in focus are broken in the order of the random
     words, so a flat focus scores exactly as random words do. The random order depends on seed and review only: before
     and after training hide the same. Raises AfaError for focus that is NaN or negative, or answers that are NaN.
     """
-    orders = [_orders(check_focus(focus_W, review), seed, review) for review, focus_W in enumerate(focus_N)]
-    plans = [[_plan(review, order_W, fractions) for order_W in pair] for review, pair in enumerate(orders)]
+    strata_N = strata_N or [[0] * len(focus_W) for focus_W in focus_N]
+    extra = dict(others or {})
+    orders = [
+        _orders(focus_W, {name: scores_N[n] for name, scores_N in extra.items()}, strata_N[n], seed, n)
+        for n, focus_W in enumerate(focus_N)
+    ]
+    plans = [[_plan(review, order_W, fractions) for order_W in each] for review, each in enumerate(orders)]
     clean: list[Hidden] = [(review, frozenset()) for review in range(len(focus_N))]
-    wanted = dict.fromkeys(clean + [query for pair in plans for plan in pair for side in plan for query in side])
+    empty: list[Hidden] = [(review, frozenset(range(len(focus_W)))) for review, focus_W in enumerate(focus_N)]
+    alone = {n: [(n, frozenset((word,))) for word in range(len(focus_N[n]))] for n in leave_one_out}
+    sides = [query for each in plans for plan in each for side in plan for query in side]
+    wanted = dict.fromkeys([*clean, *empty, *sides, *(query for queries in alone.values() for query in queries)])
     answered = _ask(list(wanted), probability)
     probability_NC = np.array([answered[query] for query in clean])
     prediction_N = probability_NC.argmax(axis=1).astype(np.int64) if len(clean) else np.zeros(0, dtype=np.int64)
-    drops = np.full((len(focus_N), 2, 2), np.nan)
-    for review, label in enumerate(prediction_N):
-        if len(focus_N[review]):
-            drops[review] = [
-                [probability_NC[review, label] - np.mean([answered[query][label] for query in side]) for side in plan]
-                for plan in plans[review]
-            ]
-    return RemovalScores(probability_NC, prediction_N, drops[:, 0, 0], drops[:, 0, 1], drops[:, 1, 0], drops[:, 1, 1])
+
+    def drop(query: Hidden) -> float:
+        review, label = query[0], prediction_N[query[0]]
+        return float(probability_NC[review, label] - answered[query][label])
+
+    drops = np.full((3 + len(extra), 2, len(focus_N)), np.nan)
+    for review in (n for n, focus_W in enumerate(focus_N) if len(focus_W)):
+        drops[:, :, review] = [[np.mean([drop(query) for query in side]) for side in plan] for plan in plans[review]]
+    found = [Removal(*pair) for pair in drops]
+    return RemovalScores(
+        probability_NC,
+        prediction_N,
+        focus=found[0],
+        random=found[1],
+        matched=found[2],
+        others=dict(zip(extra, found[3:], strict=True)),
+        all_hidden_N=np.array([drop(query) if query[1] else np.nan for query in empty]),
+        leave_one_out_N=tuple(
+            np.array([drop(query) for query in alone[n]]) if n in alone else None for n in range(len(focus_N))
+        ),
+    )
 
 
 def removal_count(words: int, fraction: float) -> int:
@@ -90,9 +136,28 @@ def check_focus(focus_W: Floats, review: int) -> Floats:
     return focus_W
 
 
-def _orders(focus_W: Floats, seed: int, review: int) -> tuple[Ints, Ints]:
-    noise_W = np.random.default_rng([seed, review]).random(len(focus_W))
-    return np.lexsort((noise_W, -focus_W)), np.argsort(noise_W)
+def tie_noise(seed: int, review: int, words: int) -> Floats:
+    """A number per word [W] that depends on seed and review only: the order of random words, and of tied ones."""
+    return np.random.default_rng([seed, review]).random(words)
+
+
+def matched_order(order_W: Ints, strata_W: Sequence[int], noise_W: Floats) -> Ints:
+    """A random order whose every prefix holds as many words of each stratum as that of `order_W` does."""
+    waiting: dict[int, list[int]] = {}
+    for word in np.argsort(-noise_W).tolist():  # popped from the end: smallest noise first
+        waiting.setdefault(strata_W[word], []).append(word)
+    return np.array([waiting[strata_W[word]].pop() for word in order_W.tolist()], dtype=np.int64)
+
+
+def _orders(
+    focus_W: Floats, others: Mapping[str, Floats], strata_W: Sequence[int], seed: int, review: int
+) -> list[Ints]:
+    """Words by falling focus, at random, matched, and by each of the other scores."""
+    noise_W = tie_noise(seed, review, len(focus_W))
+    by_focus, *by_others = (
+        np.lexsort((noise_W, -check_focus(scores_W, review))) for scores_W in (focus_W, *others.values())
+    )
+    return [by_focus, np.argsort(noise_W), matched_order(by_focus, strata_W, noise_W), *by_others]
 
 
 def _plan(review: int, order_W: Ints, fractions: Sequence[float]) -> tuple[list[Hidden], list[Hidden]]:

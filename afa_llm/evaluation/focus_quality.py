@@ -15,68 +15,25 @@ from sklearn.metrics import average_precision_score
 
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.estimates import Estimate, Floats, Resampling, bootstrap_mean, finite
-from afa_llm.evaluation.faithfulness import MaskedProbability, RemovalScores, check_focus, removal_scores
+from afa_llm.evaluation.faithfulness import (
+    MaskedProbability,
+    Removal,
+    RemovalScores,
+    check_focus,
+    removal_scores,
+    tie_noise,
+)
+from afa_llm.evaluation.focus_metrics import METRICS, NULL_FLOOR
+from afa_llm.evaluation.plausibility import decisive, iou_f1, token_f1, top_words
 from afa_llm.evaluation.significance import paired_difference
 from afa_llm.evaluation.word_frequencies import WordFrequencies, is_punctuation, is_stop_word
 from afa_llm.records import Example
 
-RATIONALE_THRESHOLD = 0.5
-"""A word is decisive where its rationale is at least this (half of the annotators)."""
+WEIGHTED = "value_weighted"
+"""Suffix of the metrics of the value-weighted focus."""
 
-
-@dataclass(frozen=True)
-class FocusMetric:
-    """A measure of the focus: `better` is higher, lower, or empty where neither is better in itself."""
-
-    name: str
-    title: str
-    better: str
-    meaning: str
-
-
-METRICS = (
-    FocusMetric(
-        "comprehensiveness", "Comprehensiveness", "higher",
-        "Fall of the predicted label's probability when the most focused words are hidden. Chance: random words.",
-    ),
-    FocusMetric(
-        "comprehensiveness_gain", "… above random words", "higher",
-        "The same, less the fall that as many random words cause.",
-    ),
-    FocusMetric(
-        "sufficiency", "Sufficiency gap", "lower",
-        "Fall of that probability when all but the most focused words are hidden. Chance: random words.",
-    ),
-    FocusMetric(
-        "sufficiency_gain", "… below random words", "higher",
-        "How much smaller the gap is than with as many random words kept.",
-    ),
-    FocusMetric(
-        "auprc", "AUPRC against rationales", "higher",
-        "Average precision of the focus at finding the words people call decisive. Chance: their share.",
-    ),
-    FocusMetric(
-        "token_f1", "Token F1 against rationales", "higher",
-        "Share of decisive words among as many most focused words. Chance: their share.",
-    ),
-    FocusMetric(
-        "rare_mass", "Focus on rare words", "",
-        "Share of the focus on words that are rare in the training reviews. Chance: their share of the words.",
-    ),
-    FocusMetric(
-        "stop_word_mass", "Focus on stop words", "lower",
-        "Share of the focus on function words. Chance: their share of the words.",
-    ),
-    FocusMetric(
-        "punctuation_mass", "Focus on punctuation", "lower",
-        "Share of the focus on words without a letter, digit or pictograph. Chance: their share of the words.",
-    ),
-    FocusMetric("entropy", "Normalised entropy", "", "0: all focus on one word; 1: spread evenly."),
-    FocusMetric(
-        "frequency_correlation", "Correlation with word frequency", "",
-        "Spearman correlation of focus and log training frequency within a review: above 0, it follows common words.",
-    ),
-)  # fmt: skip
+Pair = tuple[float, float]
+"""A metric's value for one review, and what a blind focus would get there."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +61,17 @@ class FocusComparison:
     difference: Estimate | None = None
 
 
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Whose words are hidden one by one: of the first `samples` reviews those of 2 to `words` words."""
+
+    samples: int = 0
+    words: int = 60
+
+    def chosen(self, examples: Sequence[Example]) -> list[int]:
+        return [n for n, example in enumerate(examples[: self.samples]) if 2 <= len(example.words) <= self.words]
+
+
 def focus_scores(
     examples: Sequence[Example],
     focus_N: Sequence[Floats],
@@ -111,45 +79,43 @@ def focus_scores(
     frequencies: WordFrequencies,
     fractions: Sequence[float],
     seed: int,
+    *,
+    weighted_N: Sequence[Floats] | None = None,
+    leave_one_out: LeaveOneOut | None = None,
 ) -> FocusScores:
-    """All metrics for the focus over the words of each review. Raises AfaError where focus does not fit the words."""
+    """All metrics for the focus over the words of each review; `weighted_N` is the value-weighted focus, if read.
+
+    Raises AfaError where focus does not fit the words.
+    """
     _check_lengths(examples, focus_N)
-    removal = removal_scores(focus_N, probability, fractions, seed)
-    rows = [_review(example, check_focus(focus_N[n], n), frequencies) for n, example in enumerate(examples)]
-    names = [metric.name for metric in METRICS if metric.name not in _REMOVAL]
-    values = {name: np.array([row.get(name, (math.nan, math.nan))[0] for row in rows]) for name in names}
-    chance = {name: np.array([row.get(name, (math.nan, math.nan))[1] for row in rows]) for name in names}
-    values.update(_removal_values(removal))
-    chance["comprehensiveness"] = removal.comprehensiveness_random_N
-    chance["sufficiency"] = removal.sufficiency_random_N
-    for name in ("comprehensiveness_gain", "sufficiency_gain"):
-        chance[name] = values[name] * 0
+    removal = removal_scores(
+        focus_N,
+        probability,
+        fractions,
+        seed,
+        strata_N=[[frequencies.bucket(word) for word in _words(example)] for example in examples],
+        others={WEIGHTED: weighted_N} if weighted_N is not None else None,
+        leave_one_out=(leave_one_out or LeaveOneOut()).chosen(examples),
+    )
+    rows = []
+    for n, example in enumerate(examples):
+        noise_W = tie_noise(seed, n, len(example.words))
+        row = _review(example, check_focus(focus_N[n], n), frequencies, removal.leave_one_out_N[n], noise_W)
+        if weighted_N is not None:
+            check_focus(weighted_N[n], n)
+            other = _review(example, weighted_N[n], frequencies, removal.leave_one_out_N[n], noise_W)
+            row |= {f"{name}_{WEIGHTED}": pair for name, pair in other.items()}
+        rows.append(row | _removals(removal, n))
+    nothing: Pair = (math.nan, math.nan)
+    columns = {metric.name: [row.get(metric.name, nothing) for row in rows] for metric in METRICS}
+    tables = {name: np.array(column, dtype=np.float64).reshape(-1, 2) for name, column in columns.items()}
+    values, chance = ({name: table[:, k] for name, table in tables.items()} for k in (0, 1))
     return FocusScores(values, chance, removal)
 
 
 def compare_focus(before: FocusScores, after: FocusScores | None, how: Resampling) -> list[FocusComparison]:
     """One row per metric, in the order of METRICS."""
     return [_compare(metric.name, before, after, how) for metric in METRICS]
-
-
-def decisive(example: Example) -> np.ndarray | None:
-    """Which words are decisive [W], or none where the rationale is absent, marks no word or marks all of them."""
-    if example.rationale is None or not len(example.words):
-        return None
-    marked_W = np.asarray(example.rationale, dtype=np.float64) >= RATIONALE_THRESHOLD
-    return marked_W if 0 < marked_W.sum() < len(marked_W) else None
-
-
-def token_f1(focus_W: Floats, marked_W: np.ndarray) -> float:
-    """F1 of the R most focused words against the R decisive ones: precision, recall and F1 are then one number.
-
-    Words tied at the border count by their expected share.
-    """
-    count = int(marked_W.sum())
-    border = np.sort(focus_W)[-count]
-    above_W, tied_W = focus_W > border, focus_W == border
-    hits = marked_W[above_W].sum() + (count - above_W.sum()) * marked_W[tied_W].mean()
-    return float(hits / count)
 
 
 def normalised_entropy(focus_W: Floats) -> float:
@@ -166,17 +132,39 @@ def frequency_correlation(focus_W: Floats, count_W: Floats) -> float:
     return float(stats.spearmanr(focus_W, np.log1p(count_W)).statistic)
 
 
-_REMOVAL = ("comprehensiveness", "comprehensiveness_gain", "sufficiency", "sufficiency_gain")
+def rank_agreement(focus_W: Floats, drop_W: Floats | None) -> float:
+    """Kendall's τ-b (1945) of focus and leave-one-out; NaN where it was not asked or either does not vary."""
+    if drop_W is None or len(focus_W) < 2 or np.ptp(focus_W) == 0 or np.ptp(drop_W) == 0:
+        return math.nan
+    return float(stats.kendalltau(focus_W, drop_W).statistic)
 
 
-def _review(example: Example, focus_W: Floats, frequencies: WordFrequencies) -> dict[str, tuple[float, float]]:
-    """Metric -> (value, what a blind focus would get) for those that one review defines."""
+def normalised(drop: float, all_hidden: float) -> float:
+    """A removal's fall as a share of the fall when every word is hidden, cut to [0, 1]; NaN where that is too small.
+
+    After Carton, Rathore and Tan (2020, arXiv 2010.04736): raw falls depend on how far the model moves at all. The
+    floor is ours.
+    """
+    if not all_hidden >= NULL_FLOOR:
+        return math.nan
+    return float(np.clip(drop / all_hidden, 0.0, 1.0))
+
+
+def _words(example: Example) -> list[str]:
+    return [example.text[start:end] for start, end in example.words]
+
+
+def _review(
+    example: Example, focus_W: Floats, frequencies: WordFrequencies, drop_W: Floats | None, noise_W: Floats
+) -> dict[str, Pair]:
+    """The metrics that one review's own focus defines."""
     if not len(focus_W):
         return {}
     focus_W = focus_W / focus_W.sum()
-    words = [example.text[start:end] for start, end in example.words]
+    words = _words(example)
     counts_W = np.array([frequencies.count(word) for word in words], dtype=np.float64)
     found = {
+        "leave_one_out_tau": (rank_agreement(focus_W, drop_W), 0.0),
         "rare_mass": _mass(focus_W, [frequencies.is_rare(word) for word in words]),
         "stop_word_mass": _mass(focus_W, [is_stop_word(word) for word in words]),
         "punctuation_mass": _mass(focus_W, [is_punctuation(word) for word in words]),
@@ -185,23 +173,37 @@ def _review(example: Example, focus_W: Floats, frequencies: WordFrequencies) -> 
     }
     marked_W = decisive(example)
     if marked_W is not None:
-        prevalence = float(marked_W.mean())
+        prevalence, count = float(marked_W.mean()), int(marked_W.sum())
         found["auprc"] = (float(average_precision_score(marked_W, focus_W)), prevalence)
         found["token_f1"] = (token_f1(focus_W, marked_W), prevalence)
+        top_W, random_W = (
+            top_words(order_W, count) for order_W in (np.lexsort((noise_W, -focus_W)), np.argsort(noise_W))
+        )
+        found["iou_f1"] = (iou_f1(top_W, marked_W), iou_f1(random_W, marked_W))
     return found
 
 
-def _mass(focus_W: Floats, member_W: Sequence[bool]) -> tuple[float, float]:
+def _mass(focus_W: Floats, member_W: Sequence[bool]) -> Pair:
     return float(focus_W[np.asarray(member_W, dtype=bool)].sum()), float(np.mean(member_W))
 
 
-def _removal_values(removal: RemovalScores) -> dict[str, Floats]:
-    return {
-        "comprehensiveness": removal.comprehensiveness_N,
-        "comprehensiveness_gain": removal.comprehensiveness_N - removal.comprehensiveness_random_N,
-        "sufficiency": removal.sufficiency_N,
-        "sufficiency_gain": removal.sufficiency_random_N - removal.sufficiency_N,
-    }
+def _removals(removal: RemovalScores, n: int) -> dict[str, Pair]:
+    """The metrics of one review that come from hiding its words."""
+    found: dict[str, Pair] = {}
+    all_hidden = float(removal.all_hidden_N[n])
+    for name, sign in (("comprehensiveness", 1.0), ("sufficiency", -1.0)):
+        own, random, matched = (_of(each, name, n) for each in (removal.focus, removal.random, removal.matched))
+        found[name] = (own, random)
+        found[f"{name}_gain"] = (sign * (own - random), own * 0)
+        found[f"{name}_matched_gain"] = (sign * (own - matched), own * 0)
+        found[f"{name}_normalised"] = (normalised(own, all_hidden), normalised(random, all_hidden))
+        for other, scores in removal.others.items():
+            found[f"{name}_{other}"] = (_of(scores, name, n), random)
+    return found
+
+
+def _of(removal: Removal, name: str, n: int) -> float:
+    return float(getattr(removal, f"{name}_N")[n])
 
 
 def _compare(name: str, before: FocusScores, after: FocusScores | None, how: Resampling) -> FocusComparison:

@@ -39,6 +39,14 @@ class FocusReader:
 
     def focus(self) -> list[Floats]:
         """Focus over the words of each review, [W] each. The passes end at the deepest captured layer."""
+        return [focus_W for focus_W, _ in self.focus_and_value_weighted()]
+
+    def focus_and_value_weighted(self) -> list[tuple[Floats, Floats]]:
+        """Focus, and the same with each head's attention times the length of the token's value vector there.
+
+        A head that attends to a token whose value is near zero takes nothing from it (Kobayashi et al. 2020, arXiv
+        2004.10102; they also put the value through the output projection, which we leave out).
+        """
         return shared(self.team, range(len(self.prompts)), self._focus_of)
 
     def __call__(self, reviews: Sequence[int], hidden: Sequence[frozenset[int]]) -> Floats:
@@ -46,13 +54,17 @@ class FocusReader:
         queries = list(zip(reviews, hidden, strict=True))
         return np.stack(shared(self.team, queries, self._answers_to))
 
-    def _focus_of(self, indices: Sequence[int]) -> list[Floats]:
-        def read(rows: Sequence[int]) -> list[Floats]:
+    def _focus_of(self, indices: Sequence[int]) -> list[tuple[Floats, Floats]]:
+        def read(rows: Sequence[int]) -> list[tuple[Floats, Floats]]:
             batch = self._batch([indices[row] for row in rows])
             view = clean_view(batch)
-            rows_LBHT = self.decoder.read_rows(view)
-            focus_BW = read_focus(rows_LBHT, view.word_of_token_BT, view.word_mask_BW).focus_BW.double().cpu().numpy()
-            return [focus_BW[i, : len(prompt.example.words)] for i, prompt in enumerate(batch.prompts)]
+            rows_LBHT, norms_LBHT = self.decoder.read_rows_and_value_norms(view)
+            raw_BW, weighted_BW = (
+                read_focus(each_LBHT, view.word_of_token_BT, view.word_mask_BW).focus_BW.double().cpu().numpy()
+                for each_LBHT in (rows_LBHT, rows_LBHT * norms_LBHT)
+            )
+            counts = [len(prompt.example.words) for prompt in batch.prompts]
+            return [(raw_BW[i, :count], weighted_BW[i, :count]) for i, count in enumerate(counts)]
 
         return self._by_length(indices, read)
 
@@ -74,10 +86,10 @@ class FocusReader:
         prompts = [self.prompts[i] for i in indices]
         return collate(prompts, self.decoder.pad_token_id, device=str(self.decoder.device))
 
-    def _by_length(self, indices: Sequence[int], read: Callable[[Sequence[int]], list[Floats]]) -> list[Floats]:
+    def _by_length(self, indices: Sequence[int], read: Callable[[Sequence[int]], list[Any]]) -> list[Any]:
         """Passes of `batch_size` rows of like length, given back in the order asked."""
         order = sorted(range(len(indices)), key=lambda row: len(self.prompts[indices[row]].token_ids))
-        found: list[Floats] = [np.zeros(0)] * len(indices)
+        found: list[Any] = [None] * len(indices)
         with self.decoder.answering():
             for start in range(0, len(order), self.batch_size):
                 self.team.heed()

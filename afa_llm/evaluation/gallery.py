@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from afa_llm.evaluation.focus_items import FocusItem, FocusPhase
-from afa_llm.evaluation.focus_quality import RATIONALE_THRESHOLD
+from afa_llm.evaluation.plausibility import RATIONALE_THRESHOLD
 from afa_llm.evaluation.visible_text import visible
 
 SHADES = 10

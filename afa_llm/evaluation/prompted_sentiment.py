@@ -46,7 +46,7 @@ class ItemRecord:
     """One review's answer. Producer: this module. Consumers: comparison, results, report.
 
     `log_prob`: of each label's answer, as the model gave it. `probability`, `prediction`: per calibration, normalised
-    over the labels. `phase`: before or after training.
+    over the labels. `phase`: before or after training. `group`, `pair`, `side`: as of the review.
     """
 
     example_id: str
@@ -60,6 +60,8 @@ class ItemRecord:
     adapter_version: int
     group: str
     text: str
+    pair: str = ""
+    side: str = ""
 
     def right(self, calibration: str) -> bool:
         return self.prediction[calibration] == self.label
@@ -130,6 +132,8 @@ def item_records(
             adapter_version=adapter_version,
             group=prompt.example.group,
             text=prompt.example.text,
+            pair=prompt.example.pair,
+            side=prompt.example.side,
         )
         for row, prompt in enumerate(prompt_set.prompts)
     ]
@@ -155,6 +159,7 @@ def read_items(path: Path) -> list[ItemRecord]:
 
 def _record(values: dict[str, Any], where: str) -> ItemRecord:
     wanted = {field.name for field in fields(ItemRecord)}
+    values = {"pair": "", "side": ""} | values  # absent in files of earlier versions
     if set(values) != wanted:
         raise AfaError(f"{where}: not an item record; differing fields: {', '.join(sorted(wanted ^ set(values)))}")
     probability = {name: tuple(row) for name, row in values["probability"].items()}

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from afa_llm.errors import AfaError
-from afa_llm.evaluation import charts, json_files, report_tables
+from afa_llm.evaluation import charts, json_files, report_suites, report_tables
 from afa_llm.evaluation.comparison import match
 from afa_llm.evaluation.focus_items import FocusItem, FocusPhase, read_focus_items
 from afa_llm.evaluation.gallery import SHADES, Shelf, shelves
@@ -107,6 +107,9 @@ def page_content(run: RunFolder) -> dict[str, Any]:
         "score_blocks": report_tables.score_blocks(scores),
         "group_rows": report_tables.group_rows(results),
         "focus_tables": report_tables.focus_tables(results),
+        "pair_tables": report_suites.pair_tables(results),
+        "behaviour_tables": report_suites.behaviour_tables(results),
+        "slice_tables": report_suites.slice_tables(results),
         "curves": training_curves(run.metrics, alarms),
         "alarms": alarms,
         "steps": len(run.metrics),

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from afa_llm.data.checklist import kind_of
 from afa_llm.evaluation.charts import Axis, Whisker, share_axis
-from afa_llm.evaluation.focus_quality import METRICS
+from afa_llm.evaluation.focus_metrics import METRICS
 from afa_llm.evaluation.verdict import p_text, points
 
 Row = Mapping[str, Any]
@@ -45,8 +46,9 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class FocusRow:
-    """A line of the focus table."""
+    """A line of the focus table. `family`: the heading it stands under."""
 
+    family: str
     title: str
     meaning: str
     before: str
@@ -97,15 +99,23 @@ def score_blocks(rows: Sequence[ScoreRow]) -> list[tuple[tuple[str, str], list[S
 
 
 def group_rows(results: Row) -> list[tuple[str, str, str, int, str, str]]:
-    """(data set, template, group, reviews, accuracy before, after) under the headline calibration."""
+    """(data set, template, group, reviews, accuracy before, after) under the headline calibration.
+
+    The worst group stands last; it may be another one after than before. Behavioural tests have a table of their own.
+    """
     found = []
     for row in results.get("scores") or []:
         if row["calibration"] == results.get("headline_calibration"):
             before = row["before"].get("group_accuracy") or {}
             after = (row["after"] or {}).get("group_accuracy") or {}
+            before = {name: old for name, old in before.items() if not kind_of(name)}
             for name, old in before.items():
                 new = points(_value(after.get(name)))
                 found.append((row["data_set"], row["template"], name, old["count"], points(old["value"]), new))
+            if len(before) > 1:
+                worst = [min(groups.values(), key=lambda each: each["value"]) for groups in (before, after) if groups]
+                shown = [points(each["value"]) for each in worst] + [""]
+                found.append((row["data_set"], row["template"], "worst group", worst[0]["count"], *shown[:2]))
     return found
 
 
@@ -130,7 +140,7 @@ def mark(difference: Row | None, better: str) -> str:
     return "better" if up == (better == "higher") else "worse"
 
 
-_WORDS = {"better": "better", "worse": "worse", "same": "within noise", "up": "more", "down": "less", "": ""}
+WORDS = {"better": "better", "worse": "worse", "same": "within noise", "up": "more", "down": "less", "": ""}
 
 
 def _template_entries(results: Row, data_set: str, only_trained: bool) -> list[tuple]:
@@ -203,6 +213,7 @@ def _focus_row(row: Row) -> FocusRow:
     chance = _arrow(_fixed(row.get("chance_before")), _fixed(row.get("chance_after")) if after else "")
     left_out = f" ({row['left_out']} left out)" if row["left_out"] else ""
     return FocusRow(
+        family=metric.family if metric else "",
         title=metric.title if metric else row["metric"],
         meaning=metric.meaning if metric else "",
         before=_fixed(row["before"]["value"]),
@@ -210,7 +221,7 @@ def _focus_row(row: Row) -> FocusRow:
         change=_fixed(_value(difference), signed=True) if difference else "",
         interval=_interval(difference, 1, 3) if difference else "",
         mark=found,
-        word=_WORDS[found],
+        word=WORDS[found],
         chance=chance,
         count=f"{row['before']['count']}{left_out}",
     )

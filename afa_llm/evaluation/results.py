@@ -21,6 +21,8 @@ from afa_llm.evaluation.focus_quality import FocusScores, compare_focus
 from afa_llm.evaluation.json_files import plain
 from afa_llm.evaluation.prompted_sentiment import ItemRecord, score_items
 from afa_llm.evaluation.significance import mean_of_sets
+from afa_llm.evaluation.slices import Slice
+from afa_llm.evaluation.suite_results import SUITE_SCHEMA, suite_results
 
 PACKAGES = ("afa-llm", "torch", "transformers", "peft", "bitsandbytes", "deepspeed", "vllm")
 
@@ -68,13 +70,14 @@ SCHEMA = {
     "headline_mean": "estimate: unweighted mean of the difference over data sets; null for fewer than two",
     "focus[].data_set": "name of the data set",
     "focus[].reviews": "reviews whose focus was measured",
-    "focus[].metrics[].metric": "name, see focus_quality.METRICS",
+    "focus[].metrics[].metric": "name, see focus_metrics.METRICS",
     "focus[].metrics[].before": "estimate: mean over reviews",
     "focus[].metrics[].after": "estimate: mean over reviews",
     "focus[].metrics[].difference": "estimate: after − before over reviews that have both",
     "focus[].metrics[].chance_before": "what a blind focus would get on the same reviews and model",
     "focus[].metrics[].chance_after": "the same after training",
     "focus[].metrics[].left_out": "reviews for which the metric is not defined",
+    **SUITE_SCHEMA,
     "quarantined.*": "rows set aside, by data set",
     "training.*": "what the trainer says of itself; null where nothing was trained",
 }
@@ -99,7 +102,8 @@ class RunFacts:
 class Measured:
     """Everything that was measured. `after` is none, as are the second halves of `focus`, where only one phase was.
 
-    `focus`: data set -> scores before and after. `quarantined`: data set -> rows set aside.
+    `focus`: data set -> scores before and after. `quarantined`: data set -> rows set aside. `slices`: data set ->
+    example id -> slices it is in.
     """
 
     before: Sequence[ItemRecord]
@@ -107,6 +111,7 @@ class Measured:
     focus: Mapping[str, tuple[FocusScores, FocusScores | None]] = field(default_factory=dict)
     quarantined: Mapping[str, int] = field(default_factory=dict)
     training: Mapping[str, Any] | None = None
+    slices: Mapping[str, Mapping[str, Sequence[Slice]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ def build_results(facts: RunFacts, measured: Measured, reading: Reading) -> dict
         "headline": [_headline(name, measured, reading, scores) for name in sets],
         "headline_mean": _headline_mean(sets, measured, reading),
         "focus": [_focus(name, *pair, reading.resampling) for name, pair in measured.focus.items()],
+        **_suite_results(sets, measured, reading),
         "quarantined": measured.quarantined,
         "training": measured.training,
     }
@@ -229,6 +235,21 @@ def _focus(data_set: str, before: FocusScores, after: FocusScores | None, how: R
         "reviews": len(before.removal.prediction_N),
         "metrics": compare_focus(before, after, how),
     }
+
+
+def _suite_results(sets: Sequence[str], measured: Measured, reading: Reading) -> dict[str, list[Any]]:
+    """Pairs, behavioural tests and slices of every data set, under the headline calibration."""
+    found: dict[str, list[Any]] = {"pairs": [], "behaviour": [], "slices": []}
+    for name in sets:
+        templates = list(dict.fromkeys(item.template for item in _of(measured.before, name)))
+        main = reading.train_template if reading.train_template in templates else templates[0]
+        for template in templates:
+            before = _of(measured.before, name, template)
+            after = None if measured.after is None else _of(measured.after, name, template)
+            slices = measured.slices.get(name, {}) if template == main else {}
+            rows = suite_results(before, after, slices, reading.headline_calibration, reading.resampling)
+            found = {kind: found[kind] + rows[kind] for kind in found}
+    return found
 
 
 def _same_sets(sets: Sequence[str], measured: Measured) -> None:

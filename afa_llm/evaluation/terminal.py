@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
-from afa_llm.evaluation.focus_quality import RATIONALE_THRESHOLD
+from afa_llm.evaluation.plausibility import RATIONALE_THRESHOLD
 from afa_llm.evaluation.visible_text import visible
 
 BAR = 24

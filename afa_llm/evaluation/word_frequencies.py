@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -16,6 +17,9 @@ _NEGATIONS = ("no", "nor", "not", "never", "none", "nobody", "nothing", "nowhere
 _TELLING = frozenset((*_NEGATIONS, "cant", "couldnt", "hasnt", "well", "serious", "sincere"))
 STOP_WORDS = frozenset(ENGLISH_STOP_WORDS) - _TELLING
 """scikit-learn's English list without negations and the few words of it that can carry an opinion (our choice)."""
+
+BUCKET_STARTS = (0, 1, 4, 16, 64, 256)
+"""Smallest training count of each frequency bucket; a factor of four apart (our choice)."""
 
 _CLITICS = frozenset(("s", "re", "ve", "ll", "d", "m"))
 
@@ -43,8 +47,26 @@ class WordFrequencies:
     def count(self, word: str) -> int:
         return self.counts.get(normal_form(word), 0)
 
+    def bucket(self, word: str) -> int:
+        """Index of the word's frequency bucket (BUCKET_STARTS), -1 for punctuation, which is not counted."""
+        return -1 if is_punctuation(word) else bucket_of(self.count(word))
+
     def is_rare(self, word: str) -> bool:
         return self.count(word) < self.threshold and not is_punctuation(word)
+
+
+def bucket_of(count: int) -> int:
+    """Index of the frequency bucket of a training count."""
+    return bisect.bisect_right(BUCKET_STARTS, count) - 1
+
+
+def bucket_name(bucket: int) -> str:
+    """The counts of a bucket in words, such as `1 to 3`."""
+    first = BUCKET_STARTS[bucket]
+    if bucket + 1 == len(BUCKET_STARTS):
+        return f"{first} and more"
+    last = BUCKET_STARTS[bucket + 1] - 1
+    return f"{first}" if first == last else f"{first} to {last}"
 
 
 def normal_form(word: str) -> str:

@@ -35,13 +35,16 @@ class RowRequest:
     """Which row of which layers a forward shall capture, and what it found.
 
     `position`: index of the query row, the same for the whole (left-padded) batch. `stop_after`: layer after which the
-    forward may end (DeepEnough), or None. Close the request after the forward: the recomputation of gradient
-    checkpointing repeats the arithmetic but stores nothing.
+    forward may end (DeepEnough), or None. `value_norms`: whether the length of each token's value vector is kept too,
+    [B, H, T] for each layer (the value of a query head is that of its key-value head). Close the request after the
+    forward: the recomputation of gradient checkpointing repeats the arithmetic but stores nothing.
     """
 
     layers: frozenset[int]
     position: int
     stop_after: int | None = None
+    value_norms: bool = False
+    norms: dict[int, torch.Tensor] = field(default_factory=dict)
     found: dict[int, torch.Tensor] = field(default_factory=dict)
     closed: bool = False
 
@@ -94,6 +97,7 @@ def _capture(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
+    value: torch.Tensor,
     mask: torch.Tensor | None,
     scaling: float | None,
     extras: dict[str, Any],
@@ -115,6 +119,9 @@ def _capture(
     if request.closed:
         return
     request.found[layer] = row_BHT
+    if request.value_norms:
+        norm_BGT = value.detach().float().norm(dim=-1)
+        request.norms[layer] = norm_BGT.repeat_interleave(row_BHT.shape[1] // norm_BGT.shape[1], dim=1)
     if request.stop_after == layer and not torch.is_grad_enabled():
         raise DeepEnough
 
@@ -129,7 +136,7 @@ def _sdpa_with_rows(
     dropout: float = 0.0,
     **extras: Any,
 ) -> tuple[torch.Tensor, None]:
-    _capture(module, query, key, attention_mask, scaling, extras)
+    _capture(module, query, key, value, attention_mask, scaling, extras)
     if extras.get("softcap") is not None:
         raise AfaError(f"model.attention = sdpa: {type(module).__name__} caps its scores; set model.attention=eager")
     output, _ = sdpa_attention_forward(
@@ -149,7 +156,7 @@ def _eager_with_rows(
     **extras: Any,
 ) -> tuple[torch.Tensor, None]:
     """The family's own eager attention (which knows its soft cap); its T×T matrix is not kept beyond the layer."""
-    _capture(module, query, key, attention_mask, scaling, extras)
+    _capture(module, query, key, value, attention_mask, scaling, extras)
     own_eager = importlib.import_module(type(module).__module__).eager_attention_forward
     output, _ = own_eager(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **extras)
     return output, None

@@ -63,11 +63,12 @@ class Decoder:
 
     def read_rows(self, view: View) -> torch.Tensor:
         """Attention rows [L, B, H, T] alone, without gradient; the pass ends at the deepest captured layer."""
-        with torch.no_grad():
-            request = self._request(view, stop_after=max(self.layers) if self.may_stop_early else None)
-            with suppress(DeepEnough):
-                self._call(view, request, keep=1)
-            return self._rows(request)
+        return self._rows(self._rows_alone(view))
+
+    def read_rows_and_value_norms(self, view: View) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `read_rows`, and the length of each token's value vector in the same heads, [L, B, H, T]."""
+        request = self._rows_alone(view, value_norms=True)
+        return self._rows(request), torch.stack([request.norms[layer] for layer in self.layers])
 
     @contextmanager
     def base(self) -> Iterator[None]:
@@ -86,6 +87,14 @@ class Decoder:
                 yield
         finally:
             self.model.train(was_training)
+
+    def _rows_alone(self, view: View, value_norms: bool = False) -> RowRequest:
+        with torch.no_grad():
+            request = self._request(view, stop_after=max(self.layers) if self.may_stop_early else None)
+            request.value_norms = value_norms
+            with suppress(DeepEnough):
+                self._call(view, request, keep=1)
+            return request
 
     def _pass(self, view: View, keep: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         request = self._request(view, position=view.input_ids_BT.shape[1] - keep)

@@ -122,7 +122,7 @@ def test_what_a_user_can_mend(tmp_path: Path, name: str, settings: dict[str, str
 
 
 def test_unknown_builtin_and_split() -> None:
-    with pytest.raises(AfaError, match="there is builtin:planted"):
+    with pytest.raises(AfaError, match="there are builtin:planted, builtin:checklist"):
         load("builtin:plantd")
     with pytest.raises(AfaError, match="no split 'dev'; there are train, validation, test"):
         load("builtin:planted", split="dev")
@@ -203,8 +203,7 @@ def test_given_words_and_rationales_are_used(tmp_path: Path) -> None:
         (None, [1], False, "no list of words"),
         ([], [], False, "no list of words"),
         (["It", 3], [0, 1], False, "no list of words"),
-        (["It", "isn't", "good."], [0, 1], True, "not one value per word"),
-        (["It", "isn't", "good."], None, True, "not one value per word"),
+        (["It", "isn't", "good."], None, True, "no list of numbers"),
         (["It", "isn't", "good."], [0, 1, 4], True, "values are not numbers in 0..1"),
         (["It", "isn't", "good."], [0, 1, "1"], True, "values are not numbers in 0..1"),
         (["It", "isn't", "good."], [0, 1, float("nan")], True, "values are not numbers in 0..1"),
@@ -220,3 +219,59 @@ def test_unusable_annotations_cost_the_rationale_not_the_row(
     assert [example.text[start:end] for start, end in example.words] == expected
     assert [note in what for what in quarantine.notes] == [True]
     assert quarantine.rows == []
+
+
+def test_a_rationale_of_another_length_is_a_bad_row(tmp_path: Path) -> None:
+    rows = [
+        {"text": "It isn't good.", "label": 0, "tokens": ["It", "isn't", "good."], "marks": [0, 1]},
+        {"text": "It is good.", "label": 1, "tokens": ["It", "is", "good."], "marks": [0, 0, 0.667]},
+    ]
+    quarantine = Quarantine()
+    (kept,) = load(write(tmp_path / "r.jsonl", rows), quarantine, **RATED)
+    assert kept.rationale == (0, 0, 0.667)
+    (bad,) = quarantine.rows
+    assert (bad.line, bad.reason) == (1, "marks has 2 values for 3 words of tokens")
+
+
+def test_rationales_as_character_spans(tmp_path: Path) -> None:
+    rows = [
+        {"text": "  It was good fun.", "label": 1, "span": [9, 13]},
+        {"text": "Not bad, not great.", "label": 0, "span": [[0, 7], [9, 12]]},
+        {"text": "Nothing.", "label": 0, "span": []},
+        {"text": "Short.", "label": 0, "span": [2, 9]},
+        {"text": "No span.", "label": 0},
+    ]
+    quarantine = Quarantine()
+    found = load(write(tmp_path / "r.jsonl", rows), quarantine, rationale_span_column="span")
+    assert [e.rationale for e in found] == [(0, 0, 1, 0, 0), (1, 1, 0, 1, 0, 0), (0, 0), None]
+    assert [bad.reason for bad in quarantine.rows] == ["span: [2, 9] is no span of a text of 6 characters"]
+
+
+def test_pairs_are_drawn_together(tmp_path: Path) -> None:
+    rows = [{"text": f"text {k}", "label": k % 2, "pair": k // 3, "side": k % 3 == 0} for k in range(30)]
+    path = write(tmp_path / "r.jsonl", rows)
+    found = load(path, pair_column="pair", side_column="side", max_samples=13)
+    assert len(found) == 12
+    assert {sum(e.pair == pair for e in found) for pair in {e.pair for e in found}} == {3}
+    assert [e.side for e in found[:3]] == ["original", "edited", "edited"]
+    assert found == load(path, pair_column="pair", side_column="side", max_samples=14)
+    assert len(load(path, pair_column="pair", max_samples=30)) == 30
+
+
+def test_rows_may_be_left_out_on_purpose(tmp_path: Path) -> None:
+    rows: list[Any] = [{"text": f"text {k}", "label": k % 2, "stars": k, "id": f"i{k}"} for k in range(6)]
+    path = write(tmp_path / "r.jsonl", [*rows, {"text": "no stars", "label": 1, "stars": None, "id": "x"}])
+    (tmp_path / "ids.txt").write_text("i1\ni5\n")
+    quarantine = Quarantine()
+    where = {"stars": (1, "2", 3.0)}
+    found = load(path, quarantine, where=where, exclude_ids=str(tmp_path / "ids.txt"), id_column="id")
+    assert [e.example_id for e in found] == ["i2", "i3"]
+    assert quarantine.left_out == {"where.stars": 4, "exclude_ids": 1} and quarantine.rows_read == 2
+    with pytest.raises(AfaError, match=r"where.star: no such column in .*; there are id, label, stars, text"):
+        load(path, where={"star": (1,)})
+    with pytest.raises(AfaError, match="where and exclude_ids leave no row"):
+        load(path, where={"stars": (9,)})
+    with pytest.raises(AfaError, match="exclude_ids without id_column"):
+        load(path, exclude_ids=str(tmp_path / "ids.txt"))
+    with pytest.raises(AfaError, match=r"nowhere.txt: cannot be read"):
+        load(path, exclude_ids=str(tmp_path / "nowhere.txt"), id_column="id")

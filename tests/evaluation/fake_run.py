@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from afa_llm.evaluation.focus_quality import FocusScores, focus_scores
 from afa_llm.evaluation.json_files import answers_path, focus_path, write_json, write_lines
 from afa_llm.evaluation.prompted_sentiment import ItemRecord, PromptSet, item_records, write_items
 from afa_llm.evaluation.results import Measured, Reading, RunFacts, build_results
+from afa_llm.evaluation.slices import Slice, slices_of
 from afa_llm.evaluation.word_frequencies import WordFrequencies
 from afa_llm.records import AnswerWords, Example, Prompt
 
@@ -50,6 +52,18 @@ def make_review(rng: np.random.Generator, number: int) -> Example:
         start += len(word) + 1
     rationale = tuple(1.0 if place in places else 0.0 for place in range(len(words)))
     return Example(f"dev-{number}", " ".join(words), label, tuple(spans), rationale)
+
+
+def with_pair(example: Example, number: int) -> Example:
+    return replace(example, pair=f"p{number // 2}", side=("original", "edited")[number % 2])
+
+
+def with_test(example: Example, number: int) -> Example:
+    """By threes: a functionality test, then an invariance test's or a direction's base and change."""
+    case, place = divmod(number, 3)
+    kind = "MFT" if place == 0 else ("INV", "DIR")[case % 2]
+    pair, side = (f"c{case}", ("base", "changed")[place - 1]) if place else ("", "")
+    return replace(example, group=f"{kind} drawn", pair=pair, side=side)
 
 
 def answer(rng: np.random.Generator, examples: Sequence[Example], skill: float, bias: float) -> np.ndarray:
@@ -145,10 +159,12 @@ def write_fake_run(
     rationales: bool = True,
     steps: int = 160,
     groups: bool = False,
+    suites: bool = False,
 ) -> Path:
     """results.json, metrics.jsonl and items of a run; what is switched off is left out as a real run would."""
     before: list[ItemRecord] = []
     after: list[ItemRecord] = []
+    slices: dict[str, dict[str, tuple[Slice, ...]]] = {}
     quality: dict[str, tuple[FocusScores, FocusScores | None]] = {}
     for place, name in enumerate(data_sets):
         rng = np.random.default_rng(100 + place)
@@ -160,6 +176,10 @@ def write_fake_run(
                 Example(e.example_id, e.text, e.label, e.words, e.rationale, ("short", "long")[len(e.words) > 20])
                 for e in examples
             ]
+        if suites:  # the first set holds pairs, the second one behavioural tests
+            examples = [with_test(e, k) if place else with_pair(e, k) for k, e in enumerate(examples)]
+            frequencies = WordFrequencies.from_examples(examples, 0.25)
+            slices[name] = {e.example_id: slices_of(e, frequencies, frozenset()) for e in examples}
         before += answer_items(name, examples, "before", place, templates)
         after += answer_items(name, examples, "after", place, templates) if trained else []
         if focus:
@@ -182,7 +202,7 @@ def write_fake_run(
     )  # fmt: skip
     training = {"steps": steps, "reviews": 5120, "skipped_steps": 0, "final_task_loss": 0.2631} if trained else None
     measured = Measured(
-        before, after if trained else None, quality, {"train": 3, **dict.fromkeys(data_sets, 0)}, training
+        before, after if trained else None, quality, {"train": 3, **dict.fromkeys(data_sets, 0)}, training, slices
     )
     reading = Reading(LABELS, templates[0] if templates else "", CALIBRATIONS, "none", HOW)
     write_json(folder / "results.json", build_results(facts, measured, reading))

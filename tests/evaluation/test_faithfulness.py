@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from afa_llm.errors import AfaError
-from afa_llm.evaluation.faithfulness import removal_count, removal_scores
+from afa_llm.evaluation.faithfulness import matched_order, removal_count, removal_scores
 
 
 class AdditiveModel:
@@ -36,8 +36,8 @@ def test_by_hand() -> None:
     found = removal_scores([np.array([0.3, 0.1, 0.5, 0.1])], model, (0.25, 0.5), seed=0)
     assert found.prediction_N.tolist() == [1]
     assert found.probability_NC == pytest.approx(np.array([[0.3, 0.7]]))
-    assert found.comprehensiveness_N == pytest.approx([(0.3 + 0.4) / 2])
-    assert found.sufficiency_N == pytest.approx([(0.1 + 0.0) / 2])
+    assert found.focus.comprehensiveness_N == pytest.approx([(0.3 + 0.4) / 2])
+    assert found.focus.sufficiency_N == pytest.approx([(0.1 + 0.0) / 2])
 
 
 def test_scores_are_for_the_predicted_label() -> None:
@@ -45,27 +45,27 @@ def test_scores_are_for_the_predicted_label() -> None:
     model = AdditiveModel([[-0.2, 0.1, 0.0, 0.0]])
     found = removal_scores([np.array([0.7, 0.1, 0.1, 0.1])], model, (0.25,), seed=0)
     assert found.prediction_N.tolist() == [0]
-    assert found.comprehensiveness_N == pytest.approx([0.8 - 0.6])
-    assert found.sufficiency_N == pytest.approx([0.8 - 0.9])
+    assert found.focus.comprehensiveness_N == pytest.approx([0.8 - 0.6])
+    assert found.focus.sufficiency_N == pytest.approx([0.8 - 0.9])
 
 
 def test_the_whole_focus_on_the_deciding_word_beats_random_words() -> None:
     rng = np.random.default_rng(0)
     weights = [np.eye(20)[rng.integers(20)] * 0.5 for _ in range(60)]
     found = removal_scores([row + 0.01 for row in weights], AdditiveModel(weights, 0.4), (0.05,), seed=1)
-    assert found.comprehensiveness_N == pytest.approx(np.full(60, 0.5))
-    assert found.sufficiency_N == pytest.approx(np.zeros(60), abs=1e-12)
+    assert found.focus.comprehensiveness_N == pytest.approx(np.full(60, 0.5))
+    assert found.focus.sufficiency_N == pytest.approx(np.zeros(60), abs=1e-12)
     # a random word out of 20 is the deciding one with probability 1/20
-    assert found.comprehensiveness_random_N.mean() == pytest.approx(0.025, abs=0.05)
-    assert found.sufficiency_random_N.mean() == pytest.approx(0.475, abs=0.05)
+    assert found.random.comprehensiveness_N.mean() == pytest.approx(0.025, abs=0.05)
+    assert found.random.sufficiency_N.mean() == pytest.approx(0.475, abs=0.05)
 
 
 def test_a_flat_focus_scores_as_random_words_do() -> None:
     rng = np.random.default_rng(2)
     model = AdditiveModel(rng.uniform(0, 0.03, size=(10, 15)))
     found = removal_scores([np.full(15, 1 / 15)] * 10, model, (0.1, 0.5), seed=3)
-    assert found.comprehensiveness_N.tolist() == found.comprehensiveness_random_N.tolist()
-    assert found.sufficiency_N.tolist() == found.sufficiency_random_N.tolist()
+    assert found.focus.comprehensiveness_N.tolist() == found.random.comprehensiveness_N.tolist()
+    assert found.focus.sufficiency_N.tolist() == found.random.sufficiency_N.tolist()
 
 
 def test_random_words_do_not_depend_on_the_focus_and_do_on_the_seed() -> None:
@@ -73,8 +73,8 @@ def test_random_words_do_not_depend_on_the_focus_and_do_on_the_seed() -> None:
     focus = [np.arange(1.0, 13), np.arange(12.0, 0, -1)]
     before, after = (removal_scores([f] * 5, AdditiveModel(weights), (0.2,), seed=0) for f in focus)
     other = removal_scores([focus[0]] * 5, AdditiveModel(weights), (0.2,), seed=1)
-    assert before.comprehensiveness_random_N.tolist() == after.comprehensiveness_random_N.tolist()
-    assert before.comprehensiveness_random_N.tolist() != other.comprehensiveness_random_N.tolist()
+    assert before.random.comprehensiveness_N.tolist() == after.random.comprehensiveness_N.tolist()
+    assert before.random.comprehensiveness_N.tolist() != other.random.comprehensiveness_N.tolist()
 
 
 def test_everything_is_asked_at_once_and_each_set_of_words_once() -> None:
@@ -82,17 +82,17 @@ def test_everything_is_asked_at_once_and_each_set_of_words_once() -> None:
     removal_scores([np.array([0.2, 0.5, 0.3])] * 4, model, (0.01, 0.05, 0.1, 0.2, 0.5), seed=0)
     assert model.calls == 1
     assert len(set(model.queries)) == len(model.queries)
-    # clean, and for 1 and 2 words at most two sets each, hidden or kept
-    assert len(model.queries) <= 4 * 7
+    # clean, all hidden, and for 1 and 2 words at most two sets each, hidden or kept
+    assert len(model.queries) <= 4 * 8
 
 
 def test_reviews_without_words_have_no_scores_and_one_word_is_enough() -> None:
     found = removal_scores([np.zeros(0), np.array([1.0])], AdditiveModel([[], [0.4]]), (0.1, 0.5), seed=0)
-    assert np.isnan(found.comprehensiveness_N).tolist() == [True, False]
-    assert found.comprehensiveness_N[1] == pytest.approx(0.4)
-    assert found.sufficiency_N[1] == pytest.approx(0.0)
+    assert np.isnan(found.focus.comprehensiveness_N).tolist() == [True, False]
+    assert found.focus.comprehensiveness_N[1] == pytest.approx(0.4)
+    assert found.focus.sufficiency_N[1] == pytest.approx(0.0)
     empty = removal_scores([], AdditiveModel([]), (0.1,), seed=0)
-    assert len(empty.comprehensiveness_N) == 0
+    assert len(empty.focus.comprehensiveness_N) == 0
 
 
 @pytest.mark.parametrize(
@@ -126,3 +126,45 @@ def test_nan_answers_are_refused_with_their_place() -> None:
 
     with pytest.raises(AfaError, match="the first is review 0 with 2 words hidden"):
         removal_scores([np.ones(4)], broken, (0.5,), seed=0)
+
+
+def test_hiding_everything_and_words_one_by_one() -> None:
+    # p(1) = 0.3 + 0.1 + 0.3 = 0.7 clean; 0.3 where all are hidden: the predicted label then has 0.3
+    model = AdditiveModel([[0.1, 0.0, 0.3], [0.2, 0.1, 0.0], []])
+    focus = [np.array([0.2, 0.1, 0.7]), np.array([0.4, 0.5, 0.1]), np.zeros(0)]
+    found = removal_scores(focus, model, (0.3,), seed=0, leave_one_out=[0])
+    assert found.all_hidden_N[:2] == pytest.approx([0.4, 0.3])
+    assert np.isnan(found.all_hidden_N[2])
+    assert found.leave_one_out_N[0] == pytest.approx([0.1, 0.0, 0.3])
+    assert found.leave_one_out_N[1] is None and found.leave_one_out_N[2] is None
+
+
+def test_another_score_of_the_words_has_its_own_removals() -> None:
+    model = AdditiveModel([[0.1, 0.0, 0.3]])
+    focus, other = [np.array([0.5, 0.3, 0.2])], [np.array([0.2, 0.3, 0.5])]
+    found = removal_scores(focus, model, (0.3,), seed=0, others={"other": other})
+    assert found.focus.comprehensiveness_N == pytest.approx([0.1])
+    assert found.others["other"].comprehensiveness_N == pytest.approx([0.3])
+    assert found.others["other"].sufficiency_N == pytest.approx([0.1])
+    with pytest.raises(AfaError, match="the focus of review 0"):
+        removal_scores(focus, model, (0.3,), seed=0, others={"other": [np.array([0.2, np.nan, 0.5])]})
+
+
+def test_matched_words_are_of_the_same_strata_and_otherwise_random() -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(50):
+        strata = rng.integers(0, 3, size=12).tolist()
+        order, noise = rng.permutation(12), rng.random(12)
+        matched = matched_order(order, strata, noise)
+        assert sorted(matched.tolist()) == list(range(12))
+        for count in range(13):
+            assert sorted(strata[w] for w in matched[:count]) == sorted(strata[w] for w in order[:count])
+    same = np.zeros(12, dtype=int).tolist()  # one stratum: the matched order is the random one
+    assert matched_order(order, same, noise).tolist() == np.argsort(noise).tolist()
+
+
+def test_a_word_alone_in_its_stratum_is_matched_by_itself() -> None:
+    model = AdditiveModel([[0.4, 0.0, 0.0, 0.0]])
+    found = removal_scores([np.array([0.7, 0.1, 0.1, 0.1])], model, (0.25,), seed=0, strata_N=[[1, 0, 0, 0]])
+    assert found.matched.comprehensiveness_N == pytest.approx(found.focus.comprehensiveness_N)
+    assert found.focus.comprehensiveness_N == pytest.approx([0.4])

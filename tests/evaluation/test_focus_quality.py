@@ -8,16 +8,17 @@ import pytest
 
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.estimates import Resampling
+from afa_llm.evaluation.focus_metrics import METRICS
 from afa_llm.evaluation.focus_quality import (
-    METRICS,
     FocusComparison,
     FocusScores,
+    LeaveOneOut,
     compare_focus,
-    decisive,
     focus_scores,
     frequency_correlation,
+    normalised,
     normalised_entropy,
-    token_f1,
+    rank_agreement,
 )
 from afa_llm.evaluation.word_frequencies import WordFrequencies
 from afa_llm.records import Example
@@ -50,6 +51,7 @@ def test_masses_and_their_chance_by_hand() -> None:
     assert chance["auprc"] == pytest.approx(0.2)
     assert values["comprehensiveness"] == 0.0
     assert set(values) == set(chance) == {metric.name for metric in METRICS}
+    assert math.isnan(values["auprc_value_weighted"]) and math.isnan(values["leave_one_out_tau"])  # not asked for
 
 
 def test_gains_are_positive_where_the_focus_beats_random_words() -> None:
@@ -75,21 +77,6 @@ def test_average_precision_by_hand() -> None:
     assert found.values["auprc"].item() == pytest.approx(5 / 6)
     assert found.values["token_f1"].item() == pytest.approx(1 / 2)
     assert scores_of([0.2] * 5, example).values["auprc"].item() == pytest.approx(2 / 5)  # flat focus: prevalence
-
-
-def test_token_f1_shares_ties() -> None:
-    marked = np.array([True, True, False, False])
-    assert token_f1(np.array([0.4, 0.3, 0.2, 0.1]), marked) == 1.0
-    assert token_f1(np.array([0.1, 0.2, 0.3, 0.4]), marked) == 0.0
-    assert token_f1(np.full(4, 0.25), marked) == 0.5
-    assert token_f1(np.array([0.4, 0.2, 0.2, 0.2]), marked) == pytest.approx((1 + 1 / 3) / 2)
-
-
-def test_rationales_that_mark_none_or_all_decide_nothing() -> None:
-    assert decisive(review((0.4,) * 5)) is None
-    assert decisive(review((1.0,) * 5)) is None
-    assert decisive(review(None)) is None
-    assert decisive(review((0.0, 0.0, 0.0, 0.5, 0.0))).tolist() == [False, False, False, True, False]
 
 
 def test_entropy() -> None:
@@ -137,3 +124,90 @@ def test_focus_over_another_number_of_words_is_refused() -> None:
         scores_of([0.25] * 4)
     with pytest.raises(ValueError, match="focus for 0"):
         focus_scores([replace(review())], [], flat_model, FREQUENCIES, (0.2,), seed=0)
+
+
+class Additive:
+    """p(1) = 0.3 + Σ weight of the words still seen."""
+
+    def __init__(self, *weights: float) -> None:
+        self.weights = np.array(weights)
+
+    def __call__(self, reviews, hidden):
+        positive = np.array([0.3 + sum(w for i, w in enumerate(self.weights) if i not in words) for words in hidden])
+        return np.log(np.stack([1 - positive, positive], axis=1))
+
+
+def test_removals_as_shares_of_hiding_everything() -> None:
+    # p = 0.8 clean and 0.3 empty; the first word of five is worth 0.2 and alone leaves 0.5
+    model = Additive(0.2, 0.15, 0.1, 0.05, 0.0)
+    found = focus_scores([review()], [np.array([5.0, 4, 3, 2, 1])], model, FREQUENCIES, (0.2,), seed=0)
+    values = {name: value.item() for name, value in found.values.items()}
+    assert values["comprehensiveness"] == pytest.approx(0.2)
+    assert values["comprehensiveness_normalised"] == pytest.approx(0.2 / 0.5)
+    assert values["sufficiency"] == pytest.approx(0.3)
+    assert values["sufficiency_normalised"] == pytest.approx(0.3 / 0.5)
+    # half of everything: a model that moves half as far has the same shares
+    half = focus_scores(
+        [review()], [np.array([5.0, 4, 3, 2, 1])], Additive(0.3, 0.075, 0.05, 0.025, 0.0), FREQUENCIES, (0.2,), seed=0
+    )
+    assert half.values["sufficiency_normalised"].item() == pytest.approx(0.15 / 0.45)
+
+
+def test_normalised_is_cut_and_needs_something_to_share_out() -> None:
+    assert normalised(0.2, 0.4) == pytest.approx(0.5)
+    assert normalised(-0.1, 0.4) == 0.0
+    assert normalised(0.5, 0.4) == 1.0
+    assert math.isnan(normalised(0.01, 0.04))
+    assert math.isnan(normalised(0.01, -0.2))
+    assert math.isnan(normalised(math.nan, math.nan))
+
+
+def test_words_of_like_frequency_take_the_rarity_out() -> None:
+    """A model that any rare word upsets: random words look worse than the focus, matched ones do not."""
+    text = "the the the the the the superb dismal"
+    words = (*((4 * k, 4 * k + 3) for k in range(6)), (24, 30), (31, 37))
+    example = Example("r", text, 1, words)
+    frequencies = WordFrequencies({"the": 50, "superb": 2, "dismal": 2}, threshold=5)
+    model = Additive(0, 0, 0, 0, 0, 0, 0.2, 0.2)
+    focus = np.array([1.0, 1, 1, 1, 1, 1, 9, 2])
+    found = focus_scores([example] * 40, [focus] * 40, model, frequencies, (0.125,), seed=0)
+    means = {name: values.mean() for name, values in found.values.items()}
+    assert means["comprehensiveness"] == pytest.approx(0.2)
+    assert means["comprehensiveness_matched_gain"] == pytest.approx(0.0, abs=1e-12)
+    assert means["sufficiency_matched_gain"] == pytest.approx(0.0, abs=1e-12)
+    assert means["comprehensiveness_gain"] > 0.1  # random: one of the two in a quarter of the reviews, so 0.15
+
+
+def test_agreement_with_leave_one_out_by_hand() -> None:
+    # pairs of (focus, drop) ranks: 1-1, 2-3, 3-2, one of three pairs discordant: (2 − 1) / 3
+    assert rank_agreement(np.array([0.1, 0.2, 0.7]), np.array([0.0, 0.3, 0.1])) == pytest.approx(1 / 3)
+    # τ-b with a tie in the drops: 2 concordant, 0 discordant, 1 tied: 2 / √(3 · 2)
+    assert rank_agreement(np.array([0.1, 0.2, 0.7]), np.array([0.0, 0.3, 0.3])) == pytest.approx(2 / math.sqrt(6))
+    assert math.isnan(rank_agreement(np.array([0.5, 0.5]), np.array([0.1, 0.2])))
+    assert math.isnan(rank_agreement(np.array([0.5, 0.4]), np.array([0.1, 0.1])))
+    assert math.isnan(rank_agreement(np.array([0.5, 0.4]), None))
+
+
+def test_leave_one_out_asks_only_the_first_short_reviews() -> None:
+    model, focus = Additive(0.2, 0.15, 0.1, 0.05, 0.0), np.array([5.0, 4, 3, 2, 1])
+    found = focus_scores(
+        [review()] * 4, [focus] * 4, model, FREQUENCIES, (0.2,), seed=0, leave_one_out=LeaveOneOut(2, 5)
+    )
+    assert found.values["leave_one_out_tau"][:2] == pytest.approx([1.0, 1.0])
+    assert np.isnan(found.values["leave_one_out_tau"][2:]).all()
+    assert LeaveOneOut(3, 4).chosen([review()] * 3) == []
+    assert LeaveOneOut(3, 60).chosen([Example("one", "a", 0, ((0, 1),)), review()]) == [1]
+
+
+def test_the_value_weighted_focus_is_measured_beside_the_raw_one() -> None:
+    model, raw, weighted = Additive(0.2, 0.0, 0.0, 0.0, 0.1), np.array([5.0, 4, 3, 2, 1]), np.array([1.0, 2, 3, 9, 5])
+    found = focus_scores(
+        [review()], [raw], model, FREQUENCIES, (0.2,), seed=0, weighted_N=[weighted], leave_one_out=LeaveOneOut(1)
+    )
+    values = {name: value.item() for name, value in found.values.items()}
+    assert values["auprc"] == pytest.approx(1 / 4)  # word 3 is decisive and stands fourth
+    assert values["auprc_value_weighted"] == pytest.approx(1.0)
+    assert values["comprehensiveness"] == pytest.approx(0.2)
+    assert values["comprehensiveness_value_weighted"] == pytest.approx(0.0, abs=1e-12)
+    assert values["leave_one_out_tau"] != values["leave_one_out_tau_value_weighted"]
+    assert all(len(values_N) == 1 for values_N in found.values.values())

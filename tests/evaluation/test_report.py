@@ -131,6 +131,42 @@ def test_missing_parts_do_not_break_the_page(tmp_path: Path, options: dict) -> N
     assert ("Training" in words.split("The run")[0]) == (options.get("trained", True) and options.get("steps", 8) > 0)
 
 
+def test_pairs_tests_and_slices_are_told(tmp_path: Path) -> None:
+    folder = write_fake_run(tmp_path, ("pairs", "tests"), reviews=60, steps=0, suites=True)
+    text = re.sub(r"\s+", " ", page_of(folder).text)
+    for words in (
+        "Reviews that belong together", "All right", "Accuracy, edited", "Behavioural tests", "Invariance: a change",
+        "mean change of p", "Rare and frequent words", "rare in training", "times in training",
+    ):  # fmt: skip
+        assert words in text
+    results = json.loads((folder / "results.json").read_text())
+    (row,) = [r for r in results["pairs"] if r["template"] == "review_sentiment"]
+    share = row["before"]["consistency"]
+    ends = [f"{100 * share[end]:.1f}" for end in ("value", "low", "high")]
+    assert "{} ({} to {})".format(*ends) in text
+
+
+def test_results_of_earlier_versions_are_still_readable(tmp_path: Path) -> None:
+    """Without pairs, behaviour, slices, their fields in the items, and the newer metrics of the focus."""
+    folder = write_fake_run(tmp_path, reviews=30, focus=True)
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    for name in ("pairs", "behaviour", "slices"):
+        del results[name]
+    for entry in results["focus"]:
+        entry["metrics"] = [m for m in entry["metrics"] if m["metric"] in ("comprehensiveness", "auprc", "entropy")]
+    path.write_text(json.dumps(results))
+    for file in (folder / "items").glob("answers_*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        old = [{key: value for key, value in row.items() if key not in ("pair", "side")} for row in rows]
+        file.write_text("".join(json.dumps(row) + "\n" for row in old))
+    for file in (folder / "items").glob("focus_*.jsonl"):
+        file.unlink()  # the gallery is then made of the answers
+    text = page_of(folder).text
+    assert "Focus quality" in text and "AUPRC" in text
+    assert "belong together" not in text and "Not everything of this run could be read" not in text
+
+
 def test_only_results_are_needed_and_broken_files_are_named(tmp_path: Path) -> None:
     folder = write_fake_run(tmp_path / "r", reviews=15, steps=4)
     (folder / "items" / "focus_sst2.jsonl").write_text('{"text": 1}\n')

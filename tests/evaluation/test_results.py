@@ -17,7 +17,7 @@ READING = Reading(LABELS, TEMPLATES[0], CALIBRATIONS, "none", HOW)
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> dict:
-    folder = write_fake_run(tmp_path_factory.mktemp("run"), ("a", "b"), reviews=40, groups=True)
+    folder = write_fake_run(tmp_path_factory.mktemp("run"), ("a", "b"), reviews=42, groups=True, suites=True)
     return json.loads((folder / "results.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
 
 

@@ -2,7 +2,14 @@
 
 import pytest
 
-from afa_llm.evaluation.word_frequencies import WordFrequencies, is_punctuation, is_stop_word, normal_form
+from afa_llm.evaluation.word_frequencies import (
+    WordFrequencies,
+    bucket_name,
+    bucket_of,
+    is_punctuation,
+    is_stop_word,
+    normal_form,
+)
 from afa_llm.records import Example
 
 
@@ -72,3 +79,12 @@ def test_stop_words(word: str) -> None:
 @pytest.mark.parametrize("word", ["not", "never", "n't", "film", "film's", "s", "!", "without"])
 def test_no_stop_words(word: str) -> None:
     assert not is_stop_word(word)
+
+
+def test_buckets_are_a_factor_of_four_apart() -> None:
+    starts = {0: 0, 1: 1, 3: 1, 4: 2, 15: 2, 16: 3, 63: 3, 64: 4, 255: 4, 256: 5, 10**6: 5}
+    assert {count: bucket_of(count) for count in starts} == starts
+    names = ["0", "1 to 3", "4 to 15", "16 to 63", "64 to 255", "256 and more"]
+    assert [bucket_name(bucket) for bucket in range(6)] == names
+    frequencies = WordFrequencies({"the": 50}, 1)
+    assert [frequencies.bucket(word) for word in ("The", "new", ",")] == [3, 0, -1]

@@ -243,3 +243,31 @@ def test_soft_capped_scores_under_sdpa_name_the_setting() -> None:
     model = tiny_model("gemma2", CAPTURE)
     with pytest.raises(AfaError, match=r"set model\.attention=eager"):
         ask(model, VIEWS["left padding"], RowRequest(frozenset({0}), T - 1))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral", "gemma2", "gpt2"])
+def test_value_norms_are_those_of_the_value_projection(family: str) -> None:
+    """The oracle reads the projection's own output; query heads share the value of their key-value head."""
+    model, view = tiny_model(family), VIEWS["left padding"]
+    projected: list[torch.Tensor] = []
+    places = [m for name, m in model.named_modules() if name.endswith(("v_proj", "c_attn"))]
+    hooks = [m.register_forward_hook(lambda _, __, output: projected.append(output.detach())) for m in places]
+    request = RowRequest(frozenset(range(DEPTH)), T - 1, value_norms=True)
+    with torch.no_grad():
+        ask(model, view, request)
+    for hook in hooks:
+        hook.remove()
+    assert len(projected) == DEPTH
+    for layer, output in enumerate(projected):
+        values_BTD = output[..., -output.shape[-1] // 3 :] if family == "gpt2" else output
+        groups, heads = (4, 4) if family == "gpt2" else (2, 4)
+        norm_BTG = values_BTD.unflatten(-1, (groups, -1)).norm(dim=-1)
+        for head in range(heads):
+            expected = norm_BTG[..., head * groups // heads]
+            assert (request.norms[layer][:, head] - expected).abs().max() < 1e-5
+
+
+def test_value_norms_are_kept_only_where_they_are_asked_for() -> None:
+    request = RowRequest(frozenset([0, 2]), T - 1)
+    ask(tiny_model("llama"), VIEWS["left padding"], request)
+    assert set(request.found) == {0, 2} and request.norms == {}

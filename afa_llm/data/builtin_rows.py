@@ -1,0 +1,39 @@
+"""The data that we make ourselves, as a source: builtin:planted and builtin:checklist."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from afa_llm.config import Source
+from afa_llm.data.checklist import checklist_examples
+from afa_llm.data.labels import LabelMapping
+from afa_llm.data.planted import CLASSES, DATA_SEED, SIZES, planted_examples
+from afa_llm.errors import AfaError
+from afa_llm.records import Example
+
+NAMES = ("builtin:planted", "builtin:checklist")
+
+
+def builtin_examples(source: Source, mapping: LabelMapping) -> list[Example]:
+    """The builtin reviews in their default number, always the same, with the classes of the mapping.
+
+    Raises AfaError: unknown name or split, or labels that lack negative or positive.
+    """
+    if source.path == "builtin:planted":
+        examples = planted_examples(source.split, SIZES.get(source.split, 0), DATA_SEED)
+    elif source.path == "builtin:checklist":
+        examples = checklist_examples()
+    else:
+        raise AfaError(f"{source.path}: no such builtin data; there are {', '.join(NAMES)}")
+    classes = [_class(source, mapping, value, name) for value, name in enumerate(CLASSES)]
+    return [
+        replace(example, example_id=f"{source.title}/{k}", label=classes[example.label])
+        for k, example in enumerate(examples, 1)
+    ]
+
+
+def _class(source: Source, mapping: LabelMapping, value: int, name: str) -> int:
+    found = next((label for label in map(mapping.find, (value, name)) if label is not None), None)
+    if found is None:
+        raise AfaError(f"{source.path}: its labels are 0 (negative) and 1 (positive); data.labels lacks {value}")
+    return found

@@ -1,0 +1,67 @@
+"""Rows that a setting leaves out, by the value of a column or by id: counted, and not bad."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from afa_llm.config import Source
+from afa_llm.data.labels import label_key
+from afa_llm.data.quarantine import Quarantine
+from afa_llm.data.raw_rows import RawRow
+from afa_llm.errors import AfaError
+
+
+def keep_rows(source: Source, rows: Sequence[RawRow], quarantine: Quarantine) -> Sequence[RawRow]:
+    """The rows that `where` and `exclude_ids` leave, those that don't parse among them; the others are counted.
+
+    Raises AfaError: a column of `where` that no row has, no file of ids, or nothing left.
+    """
+    if not source.where and not source.exclude_ids:
+        return rows
+    _check_columns(source, rows)
+    excluded = _ids(source)
+    wanted = {column: {label_key(value) for value in values} for column, values in source.where.items()}
+    kept = []
+    for row in rows:
+        setting = "" if row.problem else _left_out_by(source, row, wanted, excluded)
+        if setting:
+            quarantine.left_out[setting] += 1
+        else:
+            kept.append(row)
+    if not kept:
+        raise AfaError(f"{source.path}: where and exclude_ids leave no row:\n{quarantine.summary()}")
+    return kept
+
+
+def _left_out_by(source: Source, row: RawRow, wanted: dict[str, set[str | None]], excluded: set[str]) -> str:
+    for column, values in wanted.items():
+        if label_key(row.values.get(column)) not in values:
+            return f"where.{column}"
+    if source.id_column and str(row.values.get(source.id_column)).strip() in excluded:
+        return "exclude_ids"
+    return ""
+
+
+def _ids(source: Source) -> set[str]:
+    if source.exclude_ids is None:
+        return set()
+    if source.id_column is None:
+        raise AfaError(f"data source {source.title}: exclude_ids without id_column; name the column that holds the ids")
+    try:
+        lines = Path(source.exclude_ids).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AfaError(
+            f"data source {source.title}: exclude_ids = {source.exclude_ids}: cannot be read: {error}"
+        ) from None
+    return {line.strip() for line in lines if line.strip()}
+
+
+def _check_columns(source: Source, rows: Sequence[RawRow]) -> None:
+    columns = {column for row in rows for column in row.values} if source.where else set()
+    for column in source.where:
+        if column not in columns:
+            known = ", ".join(sorted(columns)[:40])
+            raise AfaError(
+                f"data source {source.title}: where.{column}: no such column in {source.path}; there are {known}"
+            )

@@ -1,0 +1,189 @@
+"""Suites by name: from local files in every layout, from nowhere (told how to get them), with labels and prompts."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from afa_llm.config import Config, Source
+from afa_llm.config_loading import dump_config, load_config
+from afa_llm.data.quarantine import Quarantine
+from afa_llm.data.sources import load_examples
+from afa_llm.data.suites import describe, find_suite, hub_command, resolve_suites, suites
+from afa_llm.data.templates import load_templates
+from afa_llm.errors import AfaError
+from afa_llm.records import Example
+
+ROWS = [{"text": "It is lovely .", "label": 1}, {"text": "It is dull .", "label": 0}]
+RATED = [
+    {"text": "It is lovely .", "label": 1, "tokens": ["It", "is", "lovely", "."], "token_labels": [2, 2, 4, 2]},
+    {"text": "It is dull .", "label": 0, "tokens": ["It", "is", "dull", "."], "token_labels": [2, 2, 1, 2]},
+]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+    return path
+
+
+def resolved(folder: Path | None, suite: str, split: str = "dev", **settings: Any) -> Config:
+    source = {"path": f"suite:{suite}", "split": split, **settings}
+    return resolve_suites(load_config(None, [f"data.suites_dir={folder or 'null'}", f"data.evaluation=[{source}]"]))
+
+
+def examples(config: Config, quarantine: Quarantine | None = None) -> list[Example]:
+    source = config.data.evaluation[0]
+    return load_examples(source, config.data.labels, seed=0, quarantine=quarantine or Quarantine())
+
+
+@pytest.mark.parametrize("name", ["dev.jsonl", "dev.jsonl.gz", "validation.jsonl", "val.jsonl"])
+def test_a_local_file_with_its_rationales(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / "sst2" / name, RATED)
+    config = resolved(tmp_path, "sst2")
+    (source,) = config.data.evaluation
+    assert (source.path, source.title) == (str(file), "sst2_dev")
+    assert [e.rationale for e in examples(config)] == [(0, 0, 1, 0), (0, 0, 1, 0)]
+    assert config.data.train == Source()  # what names no suite stays
+
+
+def test_other_formats_and_columns_that_a_file_lacks(tmp_path: Path) -> None:
+    import datasets
+
+    (tmp_path / "cr").mkdir()
+    (tmp_path / "cr" / "test.csv").write_text("text,label\nfine,1\nbad,0\n")
+    assert len(examples(resolved(tmp_path, "cr", "test"))) == 2
+    (tmp_path / "amazon").mkdir()  # as the hub has it: the text is called content
+    rows = [{"content": row["text"], "label": row["label"]} for row in ROWS]
+    datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "amazon" / "test.parquet"))
+    assert [e.text for e in examples(resolved(tmp_path, "amazon", "test"))] == ["It is lovely .", "It is dull ."]
+    write(tmp_path / "sst2" / "dev.jsonl", ROWS)
+    config = resolved(tmp_path, "sst2")
+    assert config.data.evaluation[0].words_column is None
+    assert [e.rationale for e in examples(config)] == [None, None]
+
+
+def test_the_folder_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "mr" / "train.jsonl", ROWS)
+    monkeypatch.setenv("AFA_DATA", str(tmp_path))
+    assert resolved(None, "mr", "train").data.evaluation[0].path == str(tmp_path / "mr" / "train.jsonl")
+    monkeypatch.setenv("AFA_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(AfaError, match=r"environment variable AFA_DATA = .*nowhere: no such folder"):
+        resolved(None, "mr", "train")
+
+
+def test_the_resolved_configuration_is_complete_and_reads_the_same(tmp_path: Path) -> None:
+    write(tmp_path / "sst5" / "dev.jsonl", [{"text": f"review {k}", "label": k} for k in range(5)])
+    config = resolved(tmp_path, "sst5")
+    assert "suite:" not in dump_config(config)
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    again = load_config(str(tmp_path / "config.yaml"))
+    assert again == config and resolve_suites(again) is again
+    assert [e.label for e in examples(again)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("suite", "classes"), [("sst2", 2), ("tweeteval", 3), ("sst5", 5)])
+def test_labels_and_prompts_come_with_the_suite(tmp_path: Path, suite: str, classes: int) -> None:
+    write(tmp_path / suite / "dev.jsonl", [{"text": f"review {k}", "label": k} for k in range(classes)])
+    config = resolved(tmp_path, suite)
+    assert len(config.data.labels) == classes
+    names = [config.prompts.train, *config.prompts.evaluation, "in_one_word"]
+    templates = load_templates(config.prompts.file, names, tuple(config.data.labels))
+    for template in templates.values():
+        assert len(set(template.answers)) == classes
+        assert template.chat and len(set(template.chat.answers)) == classes
+
+
+def test_settings_of_the_user_win(tmp_path: Path) -> None:
+    rows = [{"text": f"review {k}", "label": k, "mine": "x"} for k in range(5)]
+    write(tmp_path / "sst5" / "dev.jsonl", rows)
+    source = "{path: 'suite:sst5', split: dev, name: five, group_column: mine, where: {label: [0, 1, 3, 4]}}"
+    labels = "{negative: [0, 1], positive: [3, 4]}"
+    config = resolve_suites(
+        load_config(None, [f"data.suites_dir={tmp_path}", f"data.evaluation=[{source}]", f"data.labels={labels}"])
+    )
+    quarantine = Quarantine()
+    found = examples(config, quarantine)
+    assert [(e.label, e.group) for e in found] == [(0, "x"), (0, "x"), (1, "x"), (1, "x")]
+    assert config.data.evaluation[0].title == "five"
+    assert config.prompts.file == "builtin:sentiment"
+    assert quarantine.left_out == {"where.label": 1} and quarantine.rows_read == 4 and not quarantine.rows
+    assert "1 × left out by where.label" in quarantine.summary()
+
+
+def test_what_is_not_there_is_named_with_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(AfaError) as found:
+        resolved(tmp_path, "sst2")
+    assert f"{tmp_path / 'sst2' / 'dev'}.jsonl" in str(found.value)
+    assert "fields text, label, and if given tokens, token_labels" in str(found.value)
+    assert "load_dataset('SetFit/sst2', split='validation')" in str(found.value)
+    with pytest.raises(AfaError, match=r"data.suites_dir=DIR \(or AFA_DATA=DIR") as found:
+        resolved(None, "yelp_sentences")
+    assert "the hub has no copy that we know of" in str(found.value)
+    with pytest.raises(AfaError, match="imdb has the splits train, test only"):
+        resolved(tmp_path, "imdb", "dev")
+    write(tmp_path / "sst2" / "train.jsonl", ROWS)
+    with pytest.raises(AfaError, match=r"no split 'dev' in .*sst2; there are train"):
+        resolved(tmp_path, "sst2")
+    write(tmp_path / "sst2" / "dev.jsonl", ROWS)
+    write(tmp_path / "sst2" / "validation.jsonl.gz", ROWS)
+    with pytest.raises(AfaError, match=r"both .*dev.jsonl and .*validation.jsonl.gz are there"):
+        resolved(tmp_path, "sst2")
+    with pytest.raises(AfaError, match=r"suite:stt2: no such suite; .* did you mean suite:sst2"):
+        resolved(tmp_path, "stt2")
+
+
+def test_suites_with_different_labels_do_not_share_a_run(tmp_path: Path) -> None:
+    write(tmp_path / "sst2" / "dev.jsonl", ROWS)
+    write(tmp_path / "tweeteval" / "dev.jsonl", ROWS)
+    both = "[{path: 'suite:sst2', split: dev}, {path: 'suite:tweeteval', split: dev}]"
+    with pytest.raises(AfaError, match=r"suite:sst2 \(binary\), suite:tweeteval \(three\)"):
+        resolve_suites(load_config(None, [f"data.suites_dir={tmp_path}", f"data.evaluation={both}"]))
+
+
+def test_pairs_and_rows_without_a_label(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a0", "original_id": "a", "is_original": True, "text": "The food was cold.", "label": 0},
+        {"id": "a1", "original_id": "a", "is_original": False, "text": "The food was hot.", "label": 1},
+        {"id": "b0", "original_id": "b", "is_original": True, "text": "It was okay.", "label": None},
+    ]
+    write(tmp_path / "cebab" / "dev.jsonl.gz", rows)
+    quarantine = Quarantine()
+    found = examples(resolved(tmp_path, "cebab"), quarantine)
+    assert [(e.example_id, e.pair, e.side) for e in found] == [("a0", "a", "original"), ("a1", "a", "edited")]
+    assert quarantine.left_out == {"where.label": 1} and not quarantine.rows
+
+
+def test_excluded_ids_beside_a_file_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "imdb" / "train.jsonl", [{**row, "id": f"r{k}"} for k, row in enumerate(ROWS)])
+    (tmp_path / "imdb" / "train_exclude_ids.txt").write_text("r0\n\nr77\n")
+    quarantine = Quarantine()
+    assert [e.example_id for e in examples(resolved(tmp_path, "imdb", "train"), quarantine)] == ["r1"]
+    assert quarantine.left_out == {"exclude_ids": 1}
+
+
+def test_every_suite_is_well_formed() -> None:
+    assert {name for name, _, _ in describe()} >= {"sst2", "sst5", "imdb", "mr", "cr", "yelp", "amazon", "tweeteval"}
+    for suite in suites().values():
+        assert suite.builtin or suite.folders
+        assert set(suite.columns) <= set(Source.model_fields)
+        assert suite.hub is None or set(suite.hub.splits) <= {"train", "dev", "test"}
+    assert hub_command(find_suite("suite:tweeteval"), "dev").endswith(
+        "load_dataset('cardiffnlp/tweet_eval', 'sentiment', split='validation')\""
+    )
+
+
+def test_builtin_suites() -> None:
+    assert resolved(None, "planted").data.evaluation[0].path == "builtin:planted"
+    assert len(examples(resolved(None, "planted"))) == 400
+    checklist = resolved(None, "checklist")
+    assert checklist.data.evaluation[0].title == "checklist"
+    assert {e.side for e in examples(checklist)} == {"", "base", "changed"}
