@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -19,6 +19,8 @@ from afa_llm.benchmark.passes import passes_per_review
 from afa_llm.benchmark.progress import ProgressTable
 from afa_llm.benchmark.report import write_benchmark
 from afa_llm.benchmark.runner import MatrixRunner
+from afa_llm.benchmark.settings import Benchmark
+from afa_llm.data.suites import resolve_suites
 from afa_llm.errors import AfaError
 from afa_llm.run_folder import changed_settings
 from afa_llm.training.trainer import planned_steps
@@ -37,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     """Exit code as in options.EPILOG. Raises AfaError before anything is run where settings or data are wrong."""
     benchmark = load_benchmark(options.config, options.overrides)
     cells = plan_cells(benchmark, options.config)
-    chosen = select(cells, options.only)
+    chosen = _resolved(select(cells, options.only))
     place = Path(benchmark.output_dir) / benchmark.name
     console = Console(stderr=True)
     if options.report:
@@ -54,7 +56,18 @@ def run(options: argparse.Namespace) -> int:
     return _write(benchmark, cells, place, code)
 
 
-def _write(benchmark, cells: Sequence[Cell], place: Path, code: int) -> int:  # type: ignore[no-untyped-def]
+def _resolved(cells: Sequence[Cell]) -> list[Cell]:
+    """suite:<name> as the source that it stands for, as the runs themselves do. Raises AfaError that names the cell."""
+    found = []
+    for cell in cells:
+        try:
+            found.append(replace(cell, config=resolve_suites(cell.config)))
+        except AfaError as error:
+            raise AfaError(f"cell {cell.name}: {error}") from None
+    return found
+
+
+def _write(benchmark: Benchmark, cells: Sequence[Cell], place: Path, code: int) -> int:
     if not any(cell.finished for cell in cells):
         print("no cell is finished: there is nothing to report")
         return code

@@ -10,10 +10,13 @@ from typing import Any
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.statistics import SetAnswers
 from afa_llm.errors import AfaError
+from afa_llm.evaluation.comparison import clusters_of
 from afa_llm.evaluation.json_files import answers_path, read_json
 from afa_llm.evaluation.prompted_sentiment import ItemRecord, read_items
 
-ACCURACY, WORST_GROUP, PAIRS = "accuracy", "worst_group", "pair_consistency"
+ACCURACY, WORST_GROUP, PAIRS, RARE_WORD = "accuracy", "worst_group", "pair_consistency", "rare_word"
+SHARES = (ACCURACY, WORST_GROUP, RARE_WORD, PAIRS)
+"""Metrics that are told in percent."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,12 @@ def _answers(
         right[item.example_id] = right.get(item.example_id, 0) + item.right(calibration)
     everywhere = [i for i, count in seen.items() if count == len(of_templates)]
     first = {item.example_id: item for items in reversed(of_templates) for item in items}
-    pairs = {i: getattr(first[i], "pair", "") for i in everywhere}
+    clusters = clusters_of([first[i] for i in everywhere])
     main = [items for name, items in zip(entry["templates"], of_templates, strict=True) if name == trained_with]
     return SetAnswers(
         right={i: right[i] / len(of_templates) for i in everywhere},
         main={item.example_id: item.right(calibration) for items in main for item in items},
-        cluster={i: f"pair {pairs[i]}" if pairs[i] else f"item {i}" for i in everywhere},
+        cluster=dict(zip(everywhere, clusters, strict=True)),
         text={i: zlib.crc32(f"{first[i].label} {first[i].text}".encode("utf-8", "replace")) for i in everywhere},
         templates=len(of_templates),
     )
@@ -101,6 +104,12 @@ def _metrics(results: Mapping[str, Any], name: str, phase: str) -> dict[str, flo
     for pairs in results.get("pairs") or []:
         if (pairs["data_set"], pairs["template"]) == (name, results["train_template"]) and pairs[phase]:
             found[PAIRS] = pairs[phase]["consistency"]["value"]
+    for test in results.get("behaviour") or []:
+        if (test["data_set"], test["template"]) == (name, results["train_template"]) and test[phase]:
+            found[f"passed_{test['kind']}_{test['test']}"] = test[phase]["pass_rate"]["value"]
+    for part in results.get("slices") or []:
+        if (part["data_set"], part["by"], part["slice"]) == (name, "decisive", "rare") and part[phase]:
+            found[RARE_WORD] = part[phase]["value"]
     for focus in results["focus"]:
         if focus["data_set"] == name:
             found |= {metric["metric"]: (metric[phase] or {}).get("value") for metric in focus["metrics"]}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afa_llm.benchmark.cells import Cell
-from afa_llm.benchmark.outcomes import ACCURACY, Outcome
+from afa_llm.benchmark.outcomes import ACCURACY, SHARES, Outcome
 from afa_llm.benchmark.settings import BEFORE, Arm, Benchmark, Goal
 from afa_llm.benchmark.statistics import (
     Difference,
@@ -24,7 +24,7 @@ from afa_llm.benchmark.statistics import (
 )
 from afa_llm.evaluation.estimates import Resampling
 from afa_llm.evaluation.json_files import plain
-from afa_llm.evaluation.results import config_digest, library_versions
+from afa_llm.evaluation.results import library_versions
 from afa_llm.evaluation.significance import mean_of_sets
 
 SCHEMA = {
@@ -58,7 +58,8 @@ SCHEMA = {
     "means[].data_set": "key of the data set",
     "means[].set": "name of the evaluation set",
     "means[].arm": "key of the arm",
-    "means[].metric": "accuracy (mean over templates), worst_group, macro_f1, ece, pair_consistency, or a focus metric",
+    "means[].metric": "accuracy (mean over templates), worst_group, rare_word, pair_consistency, macro_f1, ece, "
+    "passed_<kind>_<test>, or a focus metric (focus_metrics.METRICS)",
     "means[].final": "estimate over seeds, t-interval",
     "means[].before": "estimate over seeds before training; null for prompted arms",
     "means[].gain": "estimate over seeds of final − before",
@@ -88,6 +89,7 @@ SCHEMA = {
     "goals[].name": "key of the goal",
     "goals[].claim": "the goal in words",
     "goals[].value": "estimate over seeds of what was wanted; null where cells are missing",
+    "goals[].unit": "how the page tells it: points, percent, or nothing",
     "goals[].at_least": "what was wanted",
     "goals[].reached": "whether the value is at least that; null where cells are missing",
     "goals[].shown": "whether the whole interval lies above 0",
@@ -169,7 +171,8 @@ def _arm(name: str, arm: Arm) -> dict[str, Any]:
 def _cell(cell: Cell, outcome: Outcome | None) -> dict[str, Any]:
     training = (outcome.training if outcome else None) or {}
     found: dict[str, Any] = {"name": cell.name, "data_set": cell.data_set, "arm": cell.arm, "seed": cell.seed}
-    found |= {"finished": outcome is not None, "config_digest": config_digest(cell.config.model_dump(mode="json"))}
+    found |= {"finished": outcome is not None}
+    found |= {"config_digest": outcome.results["run"]["config_digest"] if outcome else None}
     found |= {name: training.get(name) for name in ("steps", "forward_tokens", "backward_tokens", "flops")}
     found |= {"seconds": outcome.seconds if outcome else None}
     found |= {"device": outcome.results["run"]["device"] if outcome else None}
@@ -267,6 +270,7 @@ def _goal(matrix: Matrix, name: str, goal: Goal) -> dict[str, Any]:
         "name": name,
         "claim": claim(goal),
         "value": value,
+        "unit": "percent" if goal.relative else "points" if goal.metric in SHARES else "",
         "at_least": goal.at_least,
         "reached": value.value >= goal.at_least if value else None,
         "shown": math.isfinite(value.low) and value.low > 0 if value else None,
