@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from afa_llm.config import Config, Source
+from afa_llm.data.demonstrations import draw_demonstrations
 from afa_llm.data.duplicates import check_overlap
 from afa_llm.data.lexicons import read_lexicon
 from afa_llm.data.prompts import PromptBuilder, build_prompts
@@ -69,7 +70,10 @@ def prepare(config: Config, *, training: bool = True) -> Material:
     labels = tuple(config.data.labels)
     names = list(dict.fromkeys([config.prompts.train, *config.prompts.evaluation]))
     templates = load_templates(config.prompts.file, names, labels)
-    builders = {n: PromptBuilder(tokenizer, t, labels, config.prompts.chat) for n, t in templates.items()}
+    shown = _demonstrations(
+        config, PromptBuilder(tokenizer, templates[config.prompts.train], labels, config.prompts.chat)
+    )
+    builders = {n: PromptBuilder(tokenizer, t, labels, config.prompts.chat, shown) for n, t in templates.items()}
     quarantines: dict[str, Quarantine] = {}
     train_examples: list[Example] = []
     train_prompts: list[Prompt] = []
@@ -78,7 +82,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
         train_examples, sets = _load(
             config, source, title, {config.prompts.train: builders[config.prompts.train]}, quarantines
         )
-        train_prompts = sets[config.prompts.train]
+        train_prompts = [p for p in sets[config.prompts.train] if p.example not in shown]
     validation_prompts = _validation_prompts(config, builders, quarantines) if training else []
     evaluation, prompt_sets, focus_prompts = {}, {}, {}
     for source in config.data.evaluation:
@@ -220,6 +224,23 @@ def tell(world: World, text: str) -> None:
     """A line for the user, from rank 0 only."""
     if world.leads and text:
         print(text, file=sys.stderr, flush=True)
+
+
+def _demonstrations(config: Config, builder: PromptBuilder) -> list[Example]:
+    """Of the training reviews that this builder can use; they are not trained on."""
+    settings = config.prompts
+    if not settings.demonstrations:
+        return []
+    title = f"train: {config.data.train.title}"
+    _, sets = _load(config, config.data.train, title, {settings.train: builder}, {})
+    usable = [prompt.example for prompt in sets[settings.train]]
+    return draw_demonstrations(
+        usable,
+        tuple(config.data.labels),
+        count=settings.demonstrations,
+        longest=settings.demonstration_words,
+        seed=config.run.seed,
+    )
 
 
 def _load(

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `afa` and `python -m afa_llm`."""
     given = sys.argv[1:] if arguments is None else arguments
     # The deepspeed launcher puts --local_rank=N before the verb; the rank is in the environment too.
-    options = _parser().parse_args([a for a in given if not a.startswith("--local_rank=")])
+    options = _options([a for a in given if not a.startswith("--local_rank=")])
     try:
         options.run(options)
     except AfaError as error:
@@ -33,6 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _options(given: Sequence[str]) -> argparse.Namespace:
+    """Overrides may stand after options too, where argparse leaves them over."""
+    parser = _parser()
+    options, left_over = parser.parse_known_args(given)
+    strange = [a for a in left_over if a.startswith("-") or not hasattr(options, "overrides")]
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if left_over:
+        options.overrides = [*options.overrides, *left_over]
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _takes_config(suites)
     suites.set_defaults(run=_suites)
+    _add_benchmark(verbs)
     report = verbs.add_parser(
         "report",
         help="write a run's report.html anew",
@@ -125,6 +138,14 @@ def _add_plan(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     _takes_config(plan)
     add_options(plan)
     plan.set_defaults(run=_plan)
+
+
+def _add_benchmark(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from afa_llm.benchmark.options import DESCRIPTION, add_options
+
+    benchmark = verbs.add_parser("benchmark", help="a matrix of arms, data sets and seeds", description=DESCRIPTION)
+    add_options(benchmark)
+    benchmark.set_defaults(run=_benchmark)
 
 
 def _takes_config(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +201,13 @@ def _suites(options: argparse.Namespace) -> None:
     from afa_llm.data.suite_listing import listing
 
     print("\n".join(listing(_load(options).data)))
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    _be_quiet()
+    from afa_llm.benchmark import command
+
+    sys.exit(command.run(options))
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -149,6 +149,10 @@ class Prompts(Section):
     chat: Literal["auto", "always", "never"] = Field(
         "auto", description="dress the prompt in the tokenizer's chat template; auto: where it has one"
     )
+    demonstrations: int = Field(
+        0, ge=0, description="answered training reviews before each review (few-shot), drawn by seed, labels balanced"
+    )
+    demonstration_words: int = Field(60, ge=1, description="longest review that is drawn as a demonstration, in words")
 
 
 class Attention(Section):

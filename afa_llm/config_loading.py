@@ -26,18 +26,26 @@ def load_config(path: str | None = None, overrides: Iterable[str] = ()) -> Confi
     """
     values = read_yaml(path) if path else {}
     overridden = {lay_over(values, override) for override in overrides}
-    values = _without_empty_sections(ROOT, values)
-    found = misread(values)
-    if not found:
-        try:
-            return Config.model_validate(values)
-        except ValidationError as error:
-            found = explain(error, values)
+    checked = check_values(values)
+    if isinstance(checked, Config):
+        return checked
     lines = []
-    for field, message in found.items():
+    for field, message in checked.items():
         from_file = path and not any(f"{field}.".startswith(f"{name}.") for name in overridden)
         lines += [f"{path}: {line}" if from_file else line for line in message.splitlines()]
     raise AfaError("\n".join(lines))
+
+
+def check_values(values: dict[str, Any]) -> Config | dict[str, str]:
+    """The configuration of these values, or what is wrong with them: messages by field."""
+    values = _without_empty_sections(ROOT, values)
+    found = misread(values)
+    if found:
+        return found
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        return explain(error, values)
 
 
 def resolve_builtin(name: str, folder: str, suffix: str) -> Path:

@@ -13,16 +13,16 @@ from afa_llm.config_fields import ROOT, Place, sections
 SHOWN = 80  # characters of a value that a message repeats
 
 
-def misread(values: Mapping[str, Any]) -> dict[str, str]:
+def misread(values: Mapping[str, Any], root: Place = ROOT) -> dict[str, str]:
     """Messages by field that pydantic would not give: unknown keys, and true or false where a number is wanted."""
-    return _misread(ROOT, values, "")
+    return _misread(root, values, "", root)
 
 
-def explain(error: ValidationError, values: Mapping[str, Any]) -> dict[str, str]:
+def explain(error: ValidationError, values: Mapping[str, Any], root: Place = ROOT) -> dict[str, str]:
     """Messages by field. Contradictions between settings stand under an empty field, one line each."""
     found: dict[str, str] = {}
     for problem in error.errors():
-        name, place, value = _locate(problem["loc"], values)
+        name, place, value = _locate(problem["loc"], values, root)
         if "[key]" in problem["loc"]:
             field, _, key = name.rpartition(".")
             found[name] = f"{field}: the name {key} should be text; put it in quotes"
@@ -33,7 +33,7 @@ def explain(error: ValidationError, values: Mapping[str, Any]) -> dict[str, str]
     return found
 
 
-def _misread(place: Place, value: Any, name: str) -> dict[str, str]:
+def _misread(place: Place, value: Any, name: str, root: Place) -> dict[str, str]:
     found: dict[str, str] = {}
     if isinstance(value, bool) and any(kind in (int, float) for kind in place.choices) and bool not in place.choices:
         found[name] = _wrong(name, place, value, "")
@@ -42,19 +42,19 @@ def _misread(place: Place, value: Any, name: str) -> dict[str, str]:
             inner_name = f"{name}.{key}" if name else str(key)
             under = place.inner(str(key))
             if under:
-                found |= _misread(under, inner, inner_name)
+                found |= _misread(under, inner, inner_name, root)
             elif place.section:
-                found[inner_name] = f"{inner_name}: unknown setting; {_hint(place.section, str(key), name)}"
+                found[inner_name] = f"{inner_name}: unknown setting; {_hint(place.section, str(key), name, root)}"
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
             under = place.inner(index)
-            found |= _misread(under, inner, f"{name}.{index}") if under else {}
+            found |= _misread(under, inner, f"{name}.{index}", root) if under else {}
     return found
 
 
-def _hint(section: type[BaseModel], key: str, prefix: str) -> str:
+def _hint(section: type[BaseModel], key: str, prefix: str, root: Place) -> str:
     elsewhere = [
-        f"{where}.{key}" for where, other in sections() if where != prefix and other.section and other.inner(key)
+        f"{where}.{key}" for where, other in sections(root) if where != prefix and other.section and other.inner(key)
     ]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
@@ -66,9 +66,9 @@ def _hint(section: type[BaseModel], key: str, prefix: str) -> str:
     return f"known are {', '.join(section.model_fields)}"
 
 
-def _locate(location: tuple[Any, ...], values: Mapping[str, Any]) -> tuple[str, Place, Any]:
+def _locate(location: tuple[Any, ...], values: Mapping[str, Any], root: Place) -> tuple[str, Place, Any]:
     """The smallest part that has one type: an entry of a list, but the whole of a setting with several types."""
-    place, value, names = ROOT, values, []
+    place, value, names = root, values, []
     for part in location:
         inner = place.inner(part)
         entries = range(len(value)) if isinstance(value, list | tuple) else value if isinstance(value, Mapping) else ()

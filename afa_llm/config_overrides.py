@@ -9,11 +9,12 @@ from afa_llm.config_yaml import YamlError, load_yaml
 from afa_llm.errors import AfaError
 
 
-def lay_over(values: dict[str, Any], override: str) -> str:
+def lay_over(values: dict[str, Any], override: str, root: Place = ROOT) -> str:
     """Put the value of one override into `values`, in place. Returns the field's dotted name.
 
     Lists and mappings are entered by index and name (`data.evaluation.0.split=test`), over their defaults where the
     file has none. The value is YAML; where the setting is text, it is taken as it stands, or YAML if it is quoted.
+    `root`: what kind of file it is.
     Raises AfaError where the text is no override or the name leads through something that has no keys.
     """
     name, equals, text = override.partition("=")
@@ -22,7 +23,7 @@ def lay_over(values: dict[str, Any], override: str) -> str:
         raise AfaError(f"{override!r}: an override is section.key=value, such as training.epochs=2")
     *sections, key = name.split(".")
     target: Any = values
-    place: Place | None = ROOT
+    place: Place | None = root
     for depth, section in enumerate(sections):
         target = _entered(target, place, section, override, ".".join(sections[:depth]))
         place = place.inner(section) if place else None

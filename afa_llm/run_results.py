@@ -24,7 +24,7 @@ from afa_llm.evaluation.prompted_sentiment import ItemRecord, measure, write_ite
 from afa_llm.evaluation.report import write_report
 from afa_llm.evaluation.results import Measured, Reading, RunFacts, build_results
 from afa_llm.evaluation.slices import Slice, slices_of
-from afa_llm.evaluation.word_frequencies import WordFrequencies
+from afa_llm.evaluation.word_frequencies import WordFrequencies, is_punctuation, normal_form
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import Answers, AnswerWords, Prompt
 from afa_llm.rollouts.engine_service import EngineService
@@ -137,6 +137,7 @@ def write_results(
         examples = [prompt.example for prompt in material.focus_prompts[title]]
         items = focus_items(title, examples, before.focus[title], after.focus[title] if after else None)
         json_files.write_lines(json_files.focus_path(place, title), items)
+    json_files.write_json(json_files.word_counts_path(place), _word_counts(config, material))
     facts = RunFacts(
         name=config.run.name,
         config=config.model_dump(mode="json"),
@@ -174,6 +175,14 @@ def _slices(config: Config, material: Material) -> dict[str, dict[str, tuple[Sli
         title: {example.example_id: slices_of(example, frequencies, material.lexicon) for example in examples}
         for title, examples in material.evaluation.items()
     }
+
+
+def _word_counts(config: Config, material: Material) -> dict[str, int]:
+    """How often the words whose focus was read stand in the training reviews, by normal form."""
+    counts = WordFrequencies.from_examples(material.train_examples, config.evaluation.rare_quantile).counts
+    words = (word for prompts in material.focus_prompts.values() for prompt in prompts for word in prompt.words)
+    forms = {normal_form(word) for word in words if not is_punctuation(word)}
+    return {form: counts.get(form, 0) for form in sorted(forms)}
 
 
 def _by_file(items: Sequence[ItemRecord]) -> list[list[ItemRecord]]:

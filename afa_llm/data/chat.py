@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -18,10 +19,19 @@ SENTINEL = "Qreviewslotq7"  # letters and a digit: nothing a template would stri
 class ChatFrame:
     """The rendered text around the review: `before` + review + `after`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, chat: ChatTemplate, name: str) -> None:
-        """Raises AfaError where the chat template fails, or doesn't show the review's place exactly once."""
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        chat: ChatTemplate,
+        name: str,
+        demonstrations: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """`demonstrations`: (review, answer), earlier turns of the talk.
+
+        Raises AfaError where the chat template fails, or doesn't show the review's place exactly once.
+        """
         self._tokenizer, self._chat, self._name = tokenizer, chat, name
-        self._fold_system = False
+        self._demonstrations, self._fold_system = demonstrations, False
         rendered = self._first_render()
         if rendered.count(SENTINEL) != 1:
             raise AfaError(
@@ -45,12 +55,15 @@ class ChatFrame:
         return self._render(SENTINEL)
 
     def _render(self, review: str) -> str:
-        user = self._chat.before + review + self._chat.after
+        messages = []
+        for text, answer in (*self._demonstrations, (review, "")):
+            messages.append({"role": "user", "content": self._chat.before + text + self._chat.after})
+            messages.append({"role": "assistant", "content": answer})
+        messages.pop()  # the answer asked for
         if self._fold_system:
-            messages = [{"role": "user", "content": f"{self._chat.system}\n\n{user}"}]
-        else:
-            system = [{"role": "system", "content": self._chat.system}] if self._chat.system else []
-            messages = [*system, {"role": "user", "content": user}]
+            messages[0]["content"] = f"{self._chat.system}\n\n{messages[0]['content']}"
+        elif self._chat.system:
+            messages = [{"role": "system", "content": self._chat.system}, *messages]
         try:
             return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from afa_llm.data.answers import answer_words
 from afa_llm.data.chat import ChatFrame
+from afa_llm.data.demonstrations import SEPARATOR
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.templates import Template
 from afa_llm.data.words import split_words
@@ -42,6 +43,8 @@ class PromptBuilder:
     """Builds prompts of one template for one tokenizer, raw or in its chat template.
 
     `chat`: never; auto, where both the tokenizer has a chat template and the template a chat part; always, or AfaError.
+    `demonstrations`: answered reviews before the one that is asked about, part of the template; they must be reviews
+    that a builder without them can build.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class PromptBuilder:
         template: Template,
         labels: Sequence[str],
         chat: Literal["auto", "always", "never"] = "auto",
+        demonstrations: Sequence[Example] = (),
     ) -> None:
         """Raises AfaError: slow tokenizer, no chat template where one is demanded, a chat template that drops or
         alters the review, answers that collide or change the tokens of the prompt."""
@@ -59,8 +63,8 @@ class PromptBuilder:
                 "install the model's fast tokenizer (tokenizer.json)"
             )
         self.tokenizer, self.template = tokenizer, template
-        self._frame = _chat_frame(tokenizer, template, chat)
-        self.before = self._frame.before if self._frame else template.before
+        self._frame = _chat_frame(tokenizer, template, chat, demonstrations)
+        self.before = self._frame.before if self._frame else _shown(template, demonstrations) + template.before
         self.after = self._frame.after if self._frame else template.after
         if not self.after.strip():
             raise AfaError(
@@ -177,7 +181,15 @@ def words_of_tokens(
     return tuple(found)
 
 
-def _chat_frame(tokenizer: PreTrainedTokenizerBase, template: Template, chat: str) -> ChatFrame | None:
+def _shown(template: Template, demonstrations: Sequence[Example]) -> str:
+    """The demonstrations as they stand before a raw prompt."""
+    parts = (template.before + e.text + template.after + template.answers[e.label] for e in demonstrations)
+    return "".join(part + SEPARATOR for part in parts)
+
+
+def _chat_frame(
+    tokenizer: PreTrainedTokenizerBase, template: Template, chat: str, demonstrations: Sequence[Example]
+) -> ChatFrame | None:
     if chat == "never":
         return None
     if chat == "always" and not tokenizer.chat_template:
@@ -186,7 +198,8 @@ def _chat_frame(tokenizer: PreTrainedTokenizerBase, template: Template, chat: st
         raise AfaError(f"prompts.chat = always: template {template.name!r} has no chat part; add one or set chat=auto")
     if not tokenizer.chat_template or template.chat is None:
         return None
-    return ChatFrame(tokenizer, template.chat, template.name)
+    turns = [(example.text, template.chat.answers[example.label]) for example in demonstrations]
+    return ChatFrame(tokenizer, template.chat, template.name, turns)
 
 
 def build_prompts(

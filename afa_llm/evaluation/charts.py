@@ -51,23 +51,23 @@ class LineChart:
 def line_chart(series: Series, alarms: tuple[float, float] | None = None) -> LineChart | None:
     """A chart of the series in order of x; none where no y is finite. `alarms`: y below and above which is shaded."""
     ordered = sorted(series, key=lambda point: point[0])
-    seen = [y for _, y in ordered if y is not None and _known(y)]
+    seen = [y for _, y in ordered if y is not None and known(y)]
     if not seen:
         return None
     buckets = _buckets(ordered)
-    x_scale = _Scale.over([x for x, _ in ordered], LEFT, WIDTH - RIGHT, margin=0.0)
-    y_scale = _Scale.over([*seen, *(alarms or ())], HEIGHT - BOTTOM, TOP, margin=0.06)
+    x_scale = Scale.over([x for x, _ in ordered], LEFT, WIDTH - RIGHT, margin=0.0)
+    y_scale = Scale.over([*seen, *(alarms or ())], HEIGHT - BOTTOM, TOP, margin=0.06)
     runs = _runs(buckets)
     return LineChart(
-        line=" ".join(_path([(x_scale(x), y_scale(y)) for x, y, _, _ in run]) for run in runs if len(run) > 1),
+        line=" ".join(svg_path([(x_scale(x), y_scale(y)) for x, y, _, _ in run]) for run in runs if len(run) > 1),
         spread=" ".join(
             _outline(run, x_scale, y_scale) for run in runs if len(run) > 1 and len(ordered) > len(buckets)
         ),
-        dots=tuple((_round(x_scale(run[0][0])), _round(y_scale(run[0][1]))) for run in runs if len(run) == 1),
-        x_ticks=tuple(Tick(_round(x_scale(x)), short(x)) for x in nice_ticks(x_scale.low, x_scale.high, 4)),
-        y_ticks=tuple(Tick(_round(y_scale(y)), short(y)) for y in nice_ticks(y_scale.low, y_scale.high, 3)),
+        dots=tuple((rounded(x_scale(run[0][0])), rounded(y_scale(run[0][1]))) for run in runs if len(run) == 1),
+        x_ticks=tuple(Tick(rounded(x_scale(x)), short(x)) for x in nice_ticks(x_scale.low, x_scale.high, 4)),
+        y_ticks=tuple(Tick(rounded(y_scale(y)), short(y)) for y in nice_ticks(y_scale.low, y_scale.high, 3)),
         bands=_alarm_bands(alarms, y_scale),
-        zero=_round(y_scale(0.0)) if y_scale.low < 0 < y_scale.high else None,
+        zero=rounded(y_scale(0.0)) if y_scale.low < 0 < y_scale.high else None,
         last=short(seen[-1]),
         count=len(seen),
         gaps=len(ordered) - len(seen),
@@ -92,7 +92,7 @@ class Axis:
     ticks: tuple[Tick, ...]
 
     def place(self, value: float) -> float:
-        return _round(100 * (value - self.low) / (self.high - self.low))
+        return rounded(100 * (value - self.low) / (self.high - self.low))
 
     def whisker(self, value: float, low: float, high: float) -> Whisker:
         return Whisker(self.place(value), self.place(low), self.place(high))
@@ -121,7 +121,7 @@ def nice_ticks(low: float, high: float, about: int) -> list[float]:
 
 def short(value: float | None) -> str:
     """A number in few characters: 3 significant digits, k and M for thousands and millions, – for none."""
-    if value is None or not _known(value):
+    if value is None or not known(value):
         return "–"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
@@ -131,14 +131,14 @@ def short(value: float | None) -> str:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     low: float
     high: float
     start: float
     end: float
 
     @classmethod
-    def over(cls, values: Sequence[float], start: float, end: float, margin: float) -> _Scale:
+    def over(cls, values: Sequence[float], start: float, end: float, margin: float) -> Scale:
         low, high = min(values), max(values)
         if high == low:
             room = abs(low) * 0.5 or 0.5
@@ -160,7 +160,7 @@ def _buckets(ordered: Series) -> list[Bucket | None]:
     found: list[Bucket | None] = []
     for start in range(0, len(ordered), size):
         part = ordered[start : start + size]
-        seen = [y for _, y in part if y is not None and _known(y)]
+        seen = [y for _, y in part if y is not None and known(y)]
         middle = sum(x for x, _ in part) / len(part)
         found.append((middle, sum(seen) / len(seen), min(seen), max(seen)) if seen else None)
     return found
@@ -177,27 +177,27 @@ def _runs(buckets: Sequence[Bucket | None]) -> list[list[Bucket]]:
     return [run for run in runs if run]
 
 
-def _outline(run: Sequence[Bucket], x_scale: _Scale, y_scale: _Scale) -> str:
+def _outline(run: Sequence[Bucket], x_scale: Scale, y_scale: Scale) -> str:
     upper = [(x_scale(x), y_scale(most)) for x, _, _, most in run]
     lower = [(x_scale(x), y_scale(least)) for x, _, least, _ in reversed(run)]
-    return _path(upper + lower) + "Z"
+    return svg_path(upper + lower) + "Z"
 
 
-def _path(places: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{_round(x)},{_round(y)}" for x, y in places)
+def svg_path(places: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{rounded(x)},{rounded(y)}" for x, y in places)
 
 
-def _alarm_bands(alarms: tuple[float, float] | None, y_scale: _Scale) -> tuple[Band, ...]:
+def _alarm_bands(alarms: tuple[float, float] | None, y_scale: Scale) -> tuple[Band, ...]:
     if alarms is None:
         return ()
     bottom, (low, high) = HEIGHT - BOTTOM, (y_scale(value) for value in alarms)
-    return Band(TOP, _round(high - TOP)), Band(_round(low), _round(bottom - low))
+    return Band(TOP, rounded(high - TOP)), Band(rounded(low), rounded(bottom - low))
 
 
-def _known(value: float | None) -> bool:
+def known(value: float | None) -> bool:
     """Finite, and not so large that the axis overflows."""
     return value is not None and abs(value) < 1e100
 
 
-def _round(value: float) -> float:
+def rounded(value: float) -> float:
     return round(value, 2)

@@ -96,6 +96,11 @@ def focus_path(folder: Path, data_set: str) -> Path:
     return folder / "items" / f"focus_{file_stem(data_set)}.jsonl"
 
 
+def word_counts_path(folder: Path) -> Path:
+    """Where the training counts of the words in the focus items are kept: {normal form: count}."""
+    return folder / "items" / "train_word_counts.json"
+
+
 def file_stem(name: str) -> str:
     """`name` where it is safe as part of a file name; else its safe characters and a hash that keeps names apart."""
     safe = re.sub(r"[^A-Za-z0-9.-]+|_{2,}", "_", name)[:60]

@@ -17,6 +17,7 @@ from torch import nn
 
 from afa_llm.errors import AfaError
 from afa_llm.models.attention_capture import DeepEnough, RowRequest
+from afa_llm.models.pass_tokens import PassTokens
 from afa_llm.records import AnswerWords, DecoderReading, View
 
 
@@ -25,6 +26,7 @@ class Decoder:
 
     `layers`: indices of the layers whose readout row is captured. `forward` is what a pass calls: the model itself, or
     an engine's wrapper around it. `may_stop_early` is False where a pass must run whole (ZeRO-3 counts its modules).
+    `tokens`: what has passed so far.
     """
 
     def __init__(self, model: nn.Module, layers: tuple[int, ...], pad_token_id: int) -> None:
@@ -33,6 +35,7 @@ class Decoder:
         self.pad_token_id = pad_token_id
         self.forward: Callable[..., Any] = model
         self.may_stop_early = True
+        self.tokens = PassTokens()
         self._hidden: torch.Tensor | None = None
         output_layer = model.get_output_embeddings()  # type: ignore[operator]
         if output_layer is None:
@@ -119,6 +122,7 @@ class Decoder:
         return RowRequest(frozenset(self.layers), last if position is None else position, stop_after)
 
     def _call(self, view: View, request: RowRequest, keep: int) -> torch.Tensor:
+        self.tokens.add(view.input_ids_BT.numel(), torch.is_grad_enabled())
         try:
             output = self.forward(
                 input_ids=view.input_ids_BT,

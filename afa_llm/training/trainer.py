@@ -17,6 +17,7 @@ from afa_llm.data.batching import collate, plan_epoch, share
 from afa_llm.errors import AfaError
 from afa_llm.method.detection_scores import alarms
 from afa_llm.models.adapters import save_adapter
+from afa_llm.models.pass_tokens import PassTokens, pass_weights
 from afa_llm.records import Batch, Prompt
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.checkpoint import best_step, checkpoint_of_step, mark_best, newest_checkpoint
@@ -28,7 +29,11 @@ from afa_llm.training.run_state import restore_run, save_run
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What a run of training did. `alarms` are those of the adversary's guards at the end."""
+    """What a run of training did. `alarms` are those of the adversary's guards at the end.
+
+    `forward_tokens`, `backward_tokens`: that went through the decoder in training, over all ranks and since step 0,
+    validation left out. `flops`: from them, by the formula in models/pass_tokens.py.
+    """
 
     steps: int
     reviews: int
@@ -37,6 +42,9 @@ class TrainingSummary:
     resumed_from: int
     last_metrics: dict[str, float]
     alarms: tuple[str, ...]
+    forward_tokens: int
+    backward_tokens: int
+    flops: float
 
 
 @dataclass(frozen=True)
@@ -78,11 +86,13 @@ class Trainer:
         self.checkpoints = folder / "checkpoints"
         self.skips = Skips()
         self.last_metrics: dict[str, float] = {}
+        self.tokens = PassTokens()
         self._plan: tuple[int, list[list[int]]] = (-1, [])
 
     def run(self) -> TrainingSummary:
         """Train to the end. Raises AfaError after too many non-finite steps in a row (a checkpoint comes first), and
         StoppedError after a signal to any rank (a checkpoint comes first)."""
+        self.tokens = self.round.decoder.tokens = PassTokens()
         started, done = time.monotonic(), self._resume()
         log = MetricsLog(self.folder, self.total_steps, done) if self.world.leads else None
         self.round.decoder.model.train()
@@ -107,7 +117,7 @@ class Trainer:
         outcome = self.engine.step(rate)
         self.skips = self.skips.after(outcome.applied)
         if self.validate and self._is_due(settings.validate_every, step + 1):
-            means.put("validation_loss", self.validate())
+            means.put("validation_loss", self._validation(self.validate))
         if (step + 1) % settings.log_every == 0 or step + 1 == self.total_steps or "validation_loss" in means.sums:
             values = means.over_ranks(self.world)
             values |= {"learning_rate": rate, "grad_norm": outcome.grad_norm, "skipped_steps": float(self.skips.total)}
@@ -123,6 +133,13 @@ class Trainer:
             return {}
         self.delivered = step
         return self.deliver(step)
+
+    def _validation(self, validate: Callable[[], float]) -> float:
+        """The loss, without its passes among the training's."""
+        self.round.decoder.tokens = PassTokens()
+        loss = validate()
+        self.round.decoder.tokens = self.tokens
+        return loss
 
     def _keep(self, step: int) -> None:
         """Checkpoints where they are due, and whatever ends training early. The same decisions on every rank."""
@@ -177,12 +194,19 @@ class Trainer:
 
     def save(self, step: int) -> Path:
         """A checkpoint after `step` steps; every rank calls it."""
+        forward, backward = self._all_tokens()
         return save_run(
             self.checkpoints,
             self.world,
             self.engine,
             self.round,
-            state={"step": step, "skipped": self.skips.total, "skipped_in_a_row": self.skips.in_a_row},
+            state={
+                "step": step,
+                "skipped": self.skips.total,
+                "skipped_in_a_row": self.skips.in_a_row,
+                "forward_tokens": forward,
+                "backward_tokens": backward,
+            },
             keep=self.config.training.keep_checkpoints,
         )
 
@@ -202,7 +226,15 @@ class Trainer:
             return 0
         restore_run(checkpoint, self.world, self.engine, self.round)
         self.skips = Skips(checkpoint.state.get("skipped", 0), checkpoint.state.get("skipped_in_a_row", 0))
+        if self.world.leads:  # the others start from 0: the sum over ranks is what was saved
+            self.tokens.forward = int(checkpoint.state.get("forward_tokens", 0))
+            self.tokens.backward = int(checkpoint.state.get("backward_tokens", 0))
         return int(checkpoint.state["step"])
+
+    def _all_tokens(self) -> tuple[int, int]:
+        """Forward and backward tokens of all ranks since step 0; every rank calls it."""
+        forward, backward = self.world.sum_numbers([float(self.tokens.forward), float(self.tokens.backward)])
+        return round(forward), round(backward)
 
     def _load_best(self) -> None:
         """The trained weights of the best validation, in place of the last ones."""
@@ -215,6 +247,7 @@ class Trainer:
         settings, values = self.config.adversary, self.last_metrics
         auroc = values.get("adversary_auroc")
         raised = alarms(auroc, settings.auroc_high, settings.auroc_low) if auroc is not None else []
+        forward, backward = self._all_tokens()
         return TrainingSummary(
             steps=self.total_steps,
             reviews=len(self.prompts),
@@ -223,6 +256,9 @@ class Trainer:
             resumed_from=done,
             last_metrics=values,
             alarms=tuple(raised),
+            forward_tokens=forward,
+            backward_tokens=backward,
+            flops=pass_weights(self.round.decoder.model).flops(forward, backward),
         )
 
 

@@ -75,12 +75,12 @@ def answer(rng: np.random.Generator, examples: Sequence[Example], skill: float, 
 
 
 def answer_items(
-    data_set: str, examples: Sequence[Example], phase: str, seed: int, templates: Sequence[str]
+    data_set: str, examples: Sequence[Example], phase: str, seed: int, templates: Sequence[str], tuned: float = 1.35
 ) -> list[ItemRecord]:
     found = []
     for place, template in enumerate(templates):
         noise = np.random.default_rng([seed, place])  # the same noise before and after: most answers stay
-        skill, bias = (1.0, (-0.8, 0.5, 1.1)[place]) if phase == "before" else (1.35, (-0.2, 0.3, 0.6)[place])
+        skill, bias = (1.0, (-0.8, 0.5, 1.1)[place]) if phase == "before" else (tuned, (-0.2, 0.3, 0.6)[place])
         prompts = tuple(Prompt(example, (1, 2), (0, -1)) for example in examples)
         wanted = PromptSet(data_set, template, prompts, AnswerWords(LABELS, ((1,), (2,))))
         priors = {name: answer(noise, examples[:3], 0.0, bias) for name in ("contextual", "domain")}
@@ -159,6 +159,9 @@ def write_fake_run(
     rationales: bool = True,
     steps: int = 160,
     groups: bool = False,
+    draw: int = 0,
+    tuned: float = 1.35,
+    sharpness: float = 1.7,
     suites: bool = False,
 ) -> Path:
     """results.json, metrics.jsonl and items of a run; what is switched off is left out as a real run would."""
@@ -180,12 +183,12 @@ def write_fake_run(
             examples = [with_test(e, k) if place else with_pair(e, k) for k, e in enumerate(examples)]
             frequencies = WordFrequencies.from_examples(examples, 0.25)
             slices[name] = {e.example_id: slices_of(e, frequencies, frozenset()) for e in examples}
-        before += answer_items(name, examples, "before", place, templates)
-        after += answer_items(name, examples, "after", place, templates) if trained else []
+        before += answer_items(name, examples, "before", place + 100 * draw, templates)
+        after += answer_items(name, examples, "after", place + 100 * draw, templates, tuned) if trained else []
         if focus:
             some = examples[:120]
-            old = measure_focus(some, place, 0.3, 0.9)
-            new = measure_focus(some, place, 1.7, 1.8) if trained else None
+            old = measure_focus(some, place + 100 * draw, 0.3, 0.9)
+            new = measure_focus(some, place + 100 * draw, sharpness, 1.8) if trained else None
             quality[name] = (old[1], new[1] if new else None)
             write_lines(focus_path(folder, name), focus_items(name, some, old, new))
     for phase, items in (("before", before), ("after", after)):

@@ -1,0 +1,120 @@
+"""One cell as a process of the same program: started, watched, stopped; two processes never share a cell.
+
+A cell's lock file is held by its process (the lock lives as long as an open descriptor, which it inherits). So when the
+benchmark is killed and its cells live on, the next one waits for them instead of starting them twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from afa_llm.benchmark.cells import Cell
+from afa_llm.config_loading import dump_config
+from afa_llm.evaluation.json_files import write_text
+
+VERBS = {"trained": "train", "prompted": "evaluate"}
+LOUD = ("afa train:", "afa evaluate:")
+
+
+def command(cell: Cell, launcher: str) -> list[str]:
+    """The command line of a cell. `launcher`: such as `deepspeed --num_gpus 2`; empty: one process."""
+    program = [*shlex.split(launcher), "--module"] if launcher else [sys.executable, "-m"]
+    resume = ["run.resume=true"] if cell.started else []
+    return [*program, "afa_llm", VERBS[cell.kind], str(cell.beside(".yaml")), *resume]
+
+
+class CellProcess:
+    """A running cell. Its output goes to `seed<k>.log`."""
+
+    def __init__(self, cell: Cell, launcher: str, environment: Mapping[str, str], lock: int) -> None:
+        self.cell, self.began = cell, time.monotonic()
+        write_text(cell.beside(".yaml"), dump_config(cell.config))
+        with cell.beside(".log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command(cell, launcher),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(environment),
+                pass_fds=(lock,),
+                start_new_session=True,  # Ctrl-C reaches the benchmark alone, which then asks its cells to stop
+            )
+        os.close(lock)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def ended(self) -> int | None:
+        """Exit code, as a shell says it where a signal ended it; None while it runs."""
+        code = self.process.poll()
+        return code if code is None or code >= 0 else 128 - code
+
+    def ask_to_stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """A signal to all processes of the cell: every rank then stops with a checkpoint."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+
+def try_lock(cell: Cell) -> int | None:
+    """A descriptor that holds the cell's lock; None where another process does."""
+    path = cell.beside(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return lock_file(path)
+
+
+def lock_file(path: Path) -> int | None:
+    """An exclusive lock on a file that is made if need be; None where it is taken."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def last_words(log: Path, most: int = 300) -> str:
+    """What a failed cell said: the message of `afa`, else its last line."""
+    try:
+        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return "no log"
+    lines = [line for line in lines if line]
+    said = [line for line in lines if line.startswith(LOUD)]
+    text = (said or lines or ["no output"])[-1]
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def progress(log: Path) -> str:
+    """The last line of a running cell's log, shortened."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 2000))
+            tail = file.read().decode("utf-8", errors="replace").replace("\r", "\n").splitlines()
+    except OSError:
+        return ""
+    found = [line.strip() for line in tail if line.strip()]
+    return found[-1][:60] if found else ""
+
+
+def devices(slots: int, environment: Mapping[str, str]) -> Sequence[str | None]:
+    """CUDA_VISIBLE_DEVICES of each slot: the visible GPUs dealt out, or shared where there are more slots than GPUs.
+
+    None for every slot where the variable is not set: then nothing is said to the cells.
+    """
+    visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    if not visible:
+        return [None] * slots
+    if slots > len(visible):
+        return [visible[slot % len(visible)] for slot in range(slots)]
+    return [",".join(visible[slot::slots]) for slot in range(slots)]

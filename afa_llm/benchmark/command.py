@@ -1,0 +1,137 @@
+"""The verb `afa benchmark`: check everything, run the cells, write the report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from afa_llm import assembly
+from afa_llm.benchmark.cell_process import lock_file
+from afa_llm.benchmark.cells import Cell, select
+from afa_llm.benchmark.loading import load_benchmark, plan_cells
+from afa_llm.benchmark.passes import passes_per_review
+from afa_llm.benchmark.progress import ProgressTable
+from afa_llm.benchmark.report import write_benchmark
+from afa_llm.benchmark.runner import MatrixRunner
+from afa_llm.benchmark.settings import Benchmark
+from afa_llm.data.suites import resolve_suites
+from afa_llm.errors import AfaError
+from afa_llm.run_folder import changed_settings
+from afa_llm.training.trainer import planned_steps
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a cell of a data set and arm will do."""
+
+    reviews: int
+    steps: int
+    evaluated: int
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit code as in options.EPILOG. Raises AfaError before anything is run where settings or data are wrong."""
+    benchmark = load_benchmark(options.config, options.overrides)
+    cells = plan_cells(benchmark, options.config)
+    chosen = _resolved(select(cells, options.only))
+    place = Path(benchmark.output_dir) / benchmark.name
+    console = Console(stderr=True)
+    if options.report:
+        return _write(benchmark, cells, place, 0)
+    _refuse_changed(chosen)
+    works = {} if all(cell.finished for cell in chosen) and not options.dry_run else _check_data(chosen)
+    if options.dry_run:
+        Console(width=None if console.is_terminal else 120).print(_plan_table(chosen, works))
+        return 0
+    lock = _claim(place)
+    with ProgressTable(console, options.jobs) as table:
+        code = MatrixRunner(chosen, jobs=options.jobs, launcher=options.launcher, watch=table).run()
+    os.close(lock)
+    return _write(benchmark, cells, place, code)
+
+
+def _resolved(cells: Sequence[Cell]) -> list[Cell]:
+    """suite:<name> as the source that it stands for, as the runs themselves do. Raises AfaError that names the cell."""
+    found = []
+    for cell in cells:
+        try:
+            found.append(replace(cell, config=resolve_suites(cell.config)))
+        except AfaError as error:
+            raise AfaError(f"cell {cell.name}: {error}") from None
+    return found
+
+
+def _write(benchmark: Benchmark, cells: Sequence[Cell], place: Path, code: int) -> int:
+    if not any(cell.finished for cell in cells):
+        print("no cell is finished: there is nothing to report")
+        return code
+    for path in write_benchmark(benchmark, cells, place):
+        print(path)
+    return code
+
+
+def _claim(place: Path) -> int:
+    """The matrix belongs to one benchmark at a time."""
+    place.mkdir(parents=True, exist_ok=True)
+    lock = lock_file(place / ".lock")
+    if lock is None:
+        raise AfaError(f"{place}: another benchmark runs these cells; wait for it, or choose another name=…")
+    return lock
+
+
+def _refuse_changed(cells: Sequence[Cell]) -> None:
+    """Cells that were begun with other settings than the benchmark has now."""
+    found = []
+    for cell in cells:
+        if cell.started:
+            resumed = cell.config.model_copy(update={"run": cell.config.run.model_copy(update={"resume": True})})
+            changes = changed_settings(cell.folder, resumed)
+            if changes:
+                found.append(f"{cell.name}: begun with other settings: {'; '.join(changes)}")
+    if found:
+        raise AfaError("\n".join([*found, "choose another name=…, or delete these cells' folders"]))
+
+
+def _check_data(cells: Sequence[Cell]) -> dict[tuple[str, str], Work]:
+    """Every data set read and every prompt built once, before anything runs. Raises AfaError that names the cell."""
+    seen: dict[str, Work] = {}
+    found: dict[tuple[str, str], Work] = {}
+    for cell in cells:
+        if (cell.data_set, cell.arm) in found:
+            continue
+        config = cell.config
+        parts = (config.data, config.prompts, config.model, config.masking, config.evaluation)
+        key = "|".join(part.model_dump_json() for part in parts)
+        if key not in seen:
+            try:
+                material = assembly.prepare(config)
+            except AfaError as error:
+                raise AfaError(f"cell {cell.name}: {error}") from None
+            seen[key] = Work(
+                len(material.train_prompts), 0, sum(len(examples) for examples in material.evaluation.values())
+            )
+        reviews = seen[key].reviews
+        steps = planned_steps(config.training, reviews) if cell.kind == "trained" else 0
+        found[cell.data_set, cell.arm] = Work(reviews, steps, seen[key].evaluated)
+    return found
+
+
+def _plan_table(cells: Sequence[Cell], works: dict[tuple[str, str], Work]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("Cell", "State", "Reviews", "Steps", "Passes a review", "Evaluated"):
+        table.add_column(name, justify="left" if name in ("Cell", "State") else "right")
+    for cell in cells:
+        work = works[cell.data_set, cell.arm]
+        trained = cell.kind == "trained"
+        forward, backward = passes_per_review(cell.config)
+        state = "done" if cell.finished else "begun" if cell.started else "to run"
+        passes = f"{forward} forward, {backward} backward" if trained else "-"
+        row = (cell.name, state, str(work.reviews) if trained else "-", str(work.steps) if trained else "-")
+        table.add_row(*row, passes, str(work.evaluated))
+    return table

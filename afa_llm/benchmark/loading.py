@@ -1,0 +1,106 @@
+"""A benchmark file to checked settings and checked cells; every message names the file, the cell and the setting."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from afa_llm.benchmark.cells import Cell
+from afa_llm.benchmark.passes import operations_per_review
+from afa_llm.benchmark.settings import Arm, Benchmark, DataSet
+from afa_llm.config import Config
+from afa_llm.config_fields import Place
+from afa_llm.config_loading import check_values, read_yaml
+from afa_llm.config_messages import explain, misread
+from afa_llm.config_overrides import lay_over
+from afa_llm.errors import AfaError
+
+ROOT = Place(Benchmark)
+RESERVED = ("name", "output_dir", "seed", "overwrite", "resume")
+"""Of `run`: the matrix sets them."""
+
+
+def load_benchmark(path: str, overrides: Iterable[str] = ()) -> Benchmark:
+    """The benchmark of a YAML file with overrides laid over it. Raises AfaError, all faults at once."""
+    values = read_yaml(path)
+    for override in overrides:
+        lay_over(values, override, ROOT)
+    found = misread(values, ROOT)
+    if not found:
+        try:
+            return Benchmark.model_validate(values)
+        except ValidationError as error:
+            found = explain(error, values, ROOT)
+    raise AfaError("\n".join(f"{path}: {line}" for message in found.values() for line in message.splitlines()))
+
+
+def plan_cells(benchmark: Benchmark, path: str) -> list[Cell]:
+    """Every cell, data sets outermost and seeds innermost, its configuration checked. Raises AfaError."""
+    start = read_yaml(benchmark.base.config) if benchmark.base.config else {}
+    configs: dict[tuple[str, str], Config] = {}
+    faults: dict[str, list[str]] = {}
+    for data_set, data in benchmark.data_sets.items():
+        for arm, how in benchmark.arms.items():
+            checked = check_values(_values(start, benchmark, data, how))
+            if isinstance(checked, Config):
+                configs[data_set, arm] = checked
+            else:
+                for line in (line for message in checked.values() for line in message.splitlines()):
+                    faults.setdefault(line, []).append(f"{data_set}/{arm}")
+    if faults:
+        raise AfaError("\n".join(f"{path}: {_those(cells)}: {line}" for line, cells in faults.items()))
+    cells = []
+    for (data_set, arm), config in configs.items():
+        how = benchmark.arms[arm]
+        if how.match_flops:
+            config = match_operations(config, configs[data_set, how.match_flops])
+        cells += [_cell(benchmark, data_set, arm, how, seed, config) for seed in benchmark.seeds]
+    return cells
+
+
+def match_operations(config: Config, other: Config) -> Config:
+    """`config` with as many epochs as make its training operations those of `other` (rounded to whole steps).
+
+    Counted with the weights of the frozen base alone: an adapter adds a few percent more to backward than to forward.
+    """
+    ratio = operations_per_review(other) / operations_per_review(config)
+    most = other.training.max_steps
+    budget = {"epochs": other.training.epochs * ratio, "max_steps": most and math.ceil(most * ratio)}
+    return config.model_copy(update={"training": config.training.model_copy(update=budget)})
+
+
+def _cell(benchmark: Benchmark, data_set: str, arm: str, how: Arm, seed: int, config: Config) -> Cell:
+    place = Path(benchmark.output_dir) / benchmark.name / data_set / arm
+    run = config.run.model_copy(update={"name": f"seed{seed}", "output_dir": str(place), "seed": seed})
+    return Cell(data_set, arm, seed, how.kind, config.model_copy(update={"run": run}))
+
+
+def _values(start: Mapping[str, Any], benchmark: Benchmark, data: DataSet, arm: Arm) -> dict[str, Any]:
+    """Base, data set and arm, one over the other."""
+    values = copy.deepcopy(dict(start))
+    for name in RESERVED:
+        (values.get("run") or {}).pop(name, None)
+    for settings in (benchmark.base.settings, data.settings, arm.settings):
+        for name in RESERVED:
+            if name in (settings.get("run") or {}):
+                raise AfaError(f"run.{name}: the benchmark sets it for every cell; leave it out of `settings`")
+        values = merged(values, settings)
+    return values
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`: sections are merged, everything else (lists and label mappings too) is replaced."""
+    found = copy.deepcopy(dict(below))
+    for key, value in above.items():
+        both = isinstance(found.get(key), Mapping) and isinstance(value, Mapping) and key != "labels"
+        found[key] = merged(found[key], value) if both else copy.deepcopy(value)
+    return found
+
+
+def _those(cells: list[str]) -> str:
+    return f"cell {cells[0]}" if len(cells) == 1 else f"cell {cells[0]} and {len(cells) - 1} more"

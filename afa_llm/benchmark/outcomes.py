@@ -1,0 +1,116 @@
+"""What a finished cell measured, read from its folder (config.yaml, results.json, items/)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from afa_llm.benchmark.cells import Cell
+from afa_llm.benchmark.statistics import SetAnswers
+from afa_llm.errors import AfaError
+from afa_llm.evaluation.comparison import clusters_of
+from afa_llm.evaluation.json_files import answers_path, read_json
+from afa_llm.evaluation.prompted_sentiment import ItemRecord, read_items
+
+ACCURACY, WORST_GROUP, PAIRS, RARE_WORD = "accuracy", "worst_group", "pair_consistency", "rare_word"
+SHARES = (ACCURACY, WORST_GROUP, RARE_WORD, PAIRS)
+"""Metrics that are told in percent."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One phase of one evaluation set: metric name -> value, and every answer."""
+
+    metrics: Mapping[str, float]
+    answers: SetAnswers
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Producer: read_outcome. `final`: after training, or the only measurement of a prompted cell. `before`: of trained
+    cells. Both by evaluation set. `training`: what the trainer said of itself; None for prompted cells."""
+
+    cell: Cell
+    results: Mapping[str, Any]
+    final: Mapping[str, Measured]
+    before: Mapping[str, Measured]
+
+    @property
+    def training(self) -> Mapping[str, Any] | None:
+        return self.results.get("training")
+
+    @property
+    def seconds(self) -> float:
+        return float(sum((self.results["run"].get("seconds") or {}).values()))
+
+
+def read_outcome(cell: Cell) -> Outcome:
+    """The outcome of a finished cell. Raises AfaError where its files are missing or no results."""
+    results = read_json(cell.folder / "results.json")
+    if not isinstance(results, dict) or results.get("schema") != 1:
+        raise AfaError(f"{cell.folder / 'results.json'}: not the results of a run (schema 1); delete the cell's folder")
+    trained = any(entry.get("after") for entry in results["headline"])
+    if trained != (cell.kind == "trained"):
+        raise AfaError(f"{cell.folder}: is no {cell.kind} cell; delete its folder or choose another name=…")
+    phases = ("before", "after") if trained else ("before",)
+    measured = {phase: _phase(cell, results, phase) for phase in phases}
+    return Outcome(cell, results, measured[phases[-1]], measured["before"] if trained else {})
+
+
+def _phase(cell: Cell, results: Mapping[str, Any], phase: str) -> dict[str, Measured]:
+    found = {}
+    for entry in results["headline"]:
+        name = entry["data_set"]
+        items = [read_items(answers_path(cell.folder, name, template, phase)) for template in entry["templates"]]
+        answers = _answers(items, entry, results)
+        found[name] = Measured(_metrics(results, name, phase), answers)
+    return found
+
+
+def _answers(
+    of_templates: Sequence[Sequence[ItemRecord]], entry: Mapping[str, Any], results: Mapping[str, Any]
+) -> SetAnswers:
+    calibration, trained_with = results["headline_calibration"], results["train_template"]
+    seen: dict[str, int] = {}
+    right: dict[str, int] = {}
+    for item in (item for items in of_templates for item in items):
+        seen[item.example_id] = seen.get(item.example_id, 0) + 1
+        right[item.example_id] = right.get(item.example_id, 0) + item.right(calibration)
+    everywhere = [i for i, count in seen.items() if count == len(of_templates)]
+    first = {item.example_id: item for items in reversed(of_templates) for item in items}
+    clusters = clusters_of([first[i] for i in everywhere])
+    main = [items for name, items in zip(entry["templates"], of_templates, strict=True) if name == trained_with]
+    return SetAnswers(
+        right={i: right[i] / len(of_templates) for i in everywhere},
+        main={item.example_id: item.right(calibration) for items in main for item in items},
+        cluster=dict(zip(everywhere, clusters, strict=True)),
+        text={i: zlib.crc32(f"{first[i].label} {first[i].text}".encode("utf-8", "replace")) for i in everywhere},
+        templates=len(of_templates),
+    )
+
+
+def _metrics(results: Mapping[str, Any], name: str, phase: str) -> dict[str, float]:
+    """Accuracy is the mean over templates; groups, pairs and focus are of the template trained with."""
+    entry = next(e for e in results["headline"] if e["data_set"] == name)
+    found = {ACCURACY: entry[phase]["value"]}
+    for row in results["scores"]:
+        chosen = (row["template"], row["calibration"]) == (results["train_template"], results["headline_calibration"])
+        if row["data_set"] == name and chosen and row[phase]:
+            groups = [group["value"] for group in row[phase]["group_accuracy"].values()]
+            found |= {"macro_f1": row[phase]["macro_f1"], "ece": row[phase]["ece"]}
+            found |= {WORST_GROUP: min(groups)} if groups else {}
+    for pairs in results.get("pairs") or []:
+        if (pairs["data_set"], pairs["template"]) == (name, results["train_template"]) and pairs[phase]:
+            found[PAIRS] = pairs[phase]["consistency"]["value"]
+    for test in results.get("behaviour") or []:
+        if (test["data_set"], test["template"]) == (name, results["train_template"]) and test[phase]:
+            found[f"passed_{test['kind']}_{test['test']}"] = test[phase]["pass_rate"]["value"]
+    for part in results.get("slices") or []:
+        if (part["data_set"], part["by"], part["slice"]) == (name, "decisive", "rare") and part[phase]:
+            found[RARE_WORD] = part[phase]["value"]
+    for focus in results["focus"]:
+        if focus["data_set"] == name:
+            found |= {metric["metric"]: (metric[phase] or {}).get("value") for metric in focus["metrics"]}
+    return {metric: float(value) for metric, value in found.items() if value is not None}

@@ -1,0 +1,130 @@
+"""What a benchmark leaves beside its cells: benchmark.json, report.html, and tables/ as CSV and LaTeX."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from afa_llm.benchmark import curves, figures, tables
+from afa_llm.benchmark.cells import Cell
+from afa_llm.benchmark.outcomes import read_outcome
+from afa_llm.benchmark.results import Matrix, build
+from afa_llm.benchmark.settings import Benchmark
+from afa_llm.benchmark.summary import goal_lines, headline
+from afa_llm.evaluation import charts, json_files
+from afa_llm.evaluation.gallery import SHADES, shelves
+from afa_llm.evaluation.report import Gallery
+from afa_llm.evaluation.verdict import points
+from afa_llm.evaluation.visible_text import visible
+
+MOST_CARDS = 3
+Content = Mapping[str, Any]
+
+
+def write_benchmark(benchmark: Benchmark, cells: Sequence[Cell], place: Path) -> list[Path]:
+    """The files of all finished cells together. Raises AfaError where a cell's files are no results."""
+    outcomes = {(cell.data_set, cell.arm, cell.seed): read_outcome(cell) for cell in cells if cell.finished}
+    matrix = Matrix(benchmark, cells, outcomes)
+    content = build(matrix, shlex.join(["afa", *sys.argv[1:]]))
+    json_files.write_json(place / "benchmark.json", content)
+    json_files.write_text(place / "report.html", render(matrix, content))
+    for path, text in table_files(content).items():
+        json_files.write_text(place / "tables" / path, text)
+    return [place / "benchmark.json", place / "tables", place / "report.html"]
+
+
+def table_files(content: Content) -> dict[str, str]:
+    """File name -> text. CSV holds the numbers of benchmark.json, LaTeX the tables of the page."""
+    found = {f"{name}.csv": tables.long_csv(content[name]) for name in ("means", "comparisons", "averages", "goals")}
+    found["cells.csv"] = tables.long_csv(content["cells"])
+    for table in _tables(content):
+        found[f"{json_files.file_stem(table.name)}.tex"] = tables.latex(table)
+    return {name: text for name, text in found.items() if text.strip()}
+
+
+def render(matrix: Matrix, content: Content) -> str:
+    """The page as text; everything is escaped by the template engine, and the page forbids itself any network."""
+    with resources.as_file(resources.files("afa_llm") / "assets" / "report") as place:
+        environment = Environment(
+            loader=FileSystemLoader(place), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+            lstrip_blocks=True, finalize=_shown,
+        )  # fmt: skip
+        css = Markup("".join((place / name).read_text(encoding="utf-8") for name in ("report.css", "benchmark.css")))
+        return environment.get_template("benchmark.html.j2").render(css=css, **page(matrix, content))
+
+
+def page(matrix: Matrix, content: Content) -> dict[str, Any]:
+    """Everything the template shows, as text and geometry."""
+    benchmark, titles = matrix.benchmark, {arm["name"]: arm["title"] for arm in content["arms"]}
+    accuracy = [row for row in content["comparisons"] if row["metric"] == "accuracy"]
+    blocks, axis = figures.forest(accuracy, titles, content["confidence"])
+    shown = shown_arm(benchmark)
+    every = _tables(content)
+    return {
+        "content": content,
+        "titles": titles,
+        "reference": titles[benchmark.reference],
+        "shown": titles[shown],
+        "headline": headline(content, shown),
+        "goals": goal_lines(content),
+        "missing": [cell["name"] for cell in content["cells"] if not cell["finished"]],
+        "accuracy": next((table for table in every if table.name == "accuracy"), None),
+        "more": [table for table in every if table.name in ("worst_group", "rare_word", "pair_consistency")],
+        "gains": next((table for table in every if table.name == "relative_gain"), None),
+        "focus": [table for table in every if table.name.startswith("focus_")],
+        "budget": tables.budget(content),
+        "blocks": blocks,
+        "axis": axis,
+        "comparisons": accuracy,
+        "learning": {name: curves.learning_curves(matrix, name, titles) for name in benchmark.data_sets},
+        "frequency": {name: curves.focus_by_frequency(matrix, data, name, titles) for data, name in matrix.sets()},
+        "galleries": list(_galleries(matrix, shown)),
+        "phase_names": {"before": titles[benchmark.reference], "after": titles[shown]},
+        "chart": charts,
+        "points": points,
+        "kind": figures.difference_kind,
+        "shades": range(SHADES + 1),
+        "paired": True,
+    }
+
+
+def shown_arm(benchmark: Benchmark) -> str:
+    """The arm that the gallery and the headline are about."""
+    others = [name for name in benchmark.arms if name != benchmark.reference]
+    return benchmark.show or (others or [benchmark.reference])[-1]
+
+
+def _tables(content: Content) -> list[tables.Table]:
+    """All tables but the budget's, without empty ones."""
+    by_set = [tables.by_set(content, m) for m in ("accuracy", "worst_group", "rare_word", "pair_consistency")]
+    sets = dict.fromkeys(row["set"] for row in content["means"])
+    focus = [tables.by_metric(content, name, tables.SHOWN_FOCUS) for name in sets]
+    found = [*by_set, tables.gains(content), *focus, tables.budget(content)]
+    return [table for table in found if table.rows and len(table.columns) > 1]
+
+
+def _galleries(matrix: Matrix, shown: str):  # type: ignore[no-untyped-def]
+    """The reference beside the shown arm, with the first seed that both have."""
+    reference = matrix.benchmark.reference
+    for data_set, name in matrix.sets():
+        ours, theirs = matrix.of(data_set, shown), matrix.of(data_set, reference)
+        seeds = [seed for seed in ours if seed in theirs]
+        if not seeds or shown == reference:
+            continue
+        items = curves.side_by_side(theirs[seeds[0]], ours[seeds[0]], name)
+        labels = ours[seeds[0]].results["labels"]
+        kept = [shelf for shelf in shelves(items, labels, MOST_CARDS) if shelf.found] if items else []
+        if kept:
+            yield seeds[0], Gallery(name, kept, True, any(item.rationale for item in items))
+
+
+def _shown(value: Any) -> Any:
+    """Applied to every expression of the template, before escaping."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

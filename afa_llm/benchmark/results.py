@@ -1,0 +1,296 @@
+"""The content of `benchmark.json`: every cell, every mean over seeds, every comparison, every goal.
+
+What an entry means is said in SCHEMA below; a test holds the two together. Shares are in [0, 1], also where a text says
+"points". An estimate is `{value, low, high, count}`. What could not be computed is null.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from afa_llm.benchmark.cells import Cell
+from afa_llm.benchmark.outcomes import ACCURACY, SHARES, Outcome
+from afa_llm.benchmark.settings import BEFORE, Arm, Benchmark, Goal
+from afa_llm.benchmark.statistics import (
+    Difference,
+    cluster_changes,
+    compare_answers,
+    compare_metric,
+    over_seeds,
+    with_holm,
+)
+from afa_llm.evaluation.estimates import Resampling
+from afa_llm.evaluation.json_files import plain
+from afa_llm.evaluation.results import library_versions
+from afa_llm.evaluation.significance import mean_of_sets
+
+SCHEMA = {
+    "schema": "version of this layout: 1",
+    "name": "name of the benchmark",
+    "command": "what was typed",
+    "versions.*": "installed version of each package that matters, null where absent",
+    "seeds[]": "run.seed of the cells",
+    "confidence": "level of all intervals",
+    "reference": "arm that the others are compared with",
+    "arms[].name": "key of the arm",
+    "arms[].title": "its name in reports",
+    "arms[].kind": "trained or prompted",
+    "arms[].settings.*": "how it differs from base",
+    "cells[].name": "data set, arm and seed",
+    "cells[].data_set": "key of the data set",
+    "cells[].arm": "key of the arm",
+    "cells[].seed": "run.seed",
+    "cells[].finished": "whether it has results; without them the rest is null",
+    "cells[].config_digest": "first 16 hex digits of the SHA-256 of the resolved configuration",
+    "cells[].steps": "optimizer steps",
+    "cells[].forward_tokens": "tokens through the decoder in training, padding included",
+    "cells[].backward_tokens": "of them with a backward pass",
+    "cells[].flops": "floating-point operations of training (models/pass_tokens.py)",
+    "cells[].seconds": "wall time of the whole run",
+    "cells[].device": "what it ran on",
+    "cells[].sets[].set": "name of the evaluation set",
+    "cells[].sets[].reviews": "reviews answered under every template",
+    "cells[].sets[].before.*": "metric -> value before training; null for prompted arms",
+    "cells[].sets[].final.*": "metric -> value of the arm's result",
+    "means[].data_set": "key of the data set",
+    "means[].set": "name of the evaluation set",
+    "means[].arm": "key of the arm",
+    "means[].metric": "accuracy (mean over templates), worst_group, rare_word, pair_consistency, macro_f1, ece, "
+    "passed_<kind>_<test>, or a focus metric (focus_metrics.METRICS)",
+    "means[].final": "estimate over seeds, t-interval",
+    "means[].before": "estimate over seeds before training; null for prompted arms",
+    "means[].gain": "estimate over seeds of final − before",
+    "means[].relative_gain": "estimate over seeds of (final − before) / before",
+    "comparisons[].data_set": "key of the data set",
+    "comparisons[].set": "name of the evaluation set",
+    "comparisons[].arm": "arm, less the reference",
+    "comparisons[].metric": "as above",
+    "comparisons[].over_seeds": "estimate of the difference, t-interval over seeds",
+    "comparisons[].over_reviews": "the same with a bootstrap over reviews or pairs; accuracy only",
+    "comparisons[].p_seeds": "paired t-test over seeds; null for one seed",
+    "comparisons[].p_reviews": "exact sign-flip test over reviews or pairs; accuracy only",
+    "comparisons[].p_value": "the larger of the two; null for one seed",
+    "comparisons[].p_holm": "the same after Holm over the evaluation sets of this arm and metric",
+    "comparisons[].stars": "of p_holm: one below 0.05, two below 0.01, three below 0.001",
+    "comparisons[].detectable": "smallest difference found with 80 % power: the larger of the two below",
+    "comparisons[].detectable_reviews": "at the changes of answers seen; accuracy only",
+    "comparisons[].detectable_seeds": "at the spread over seeds seen; null for one seed",
+    "comparisons[].mcnemar[].seed": "run.seed; accuracy only",
+    "comparisons[].mcnemar[].won": "reviews that the arm has right and the reference wrong (template trained with)",
+    "comparisons[].mcnemar[].lost": "the other way round",
+    "comparisons[].mcnemar[].p_value": "McNemar's exact test",
+    "averages[].arm": "arm, less the reference, unweighted over all evaluation sets, accuracy",
+    "averages[].sets": "how many sets",
+    "averages[].over_seeds": "estimate, t-interval over seeds",
+    "averages[].over_reviews": "estimate, bootstrap over reviews within each set",
+    "goals[].name": "key of the goal",
+    "goals[].claim": "the goal in words",
+    "goals[].value": "estimate over seeds of what was wanted; null where cells are missing",
+    "goals[].unit": "how the page tells it: points, percent, or nothing",
+    "goals[].at_least": "what was wanted",
+    "goals[].reached": "whether the value is at least that; null where cells are missing",
+    "goals[].shown": "whether the whole interval lies above 0",
+}
+"""Path -> meaning. `[]` stands for each element of a list, `.*` for anything below."""
+
+Key = tuple[str, str]
+"""Data set and evaluation set."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All outcomes of a benchmark, by data set, arm and seed. `how`: of base's evaluation settings."""
+
+    benchmark: Benchmark
+    cells: Sequence[Cell]
+    outcomes: Mapping[tuple[str, str, int], Outcome]
+
+    @property
+    def how(self) -> Resampling:
+        settings = self.cells[0].config.evaluation
+        return Resampling(settings.bootstrap_samples, settings.confidence, 0)
+
+    def of(self, data_set: str, arm: str) -> dict[int, Outcome]:
+        """By seed."""
+        found = {seed: self.outcomes.get((data_set, arm, seed)) for seed in self.benchmark.seeds}
+        return {seed: outcome for seed, outcome in found.items() if outcome}
+
+    def sets(self) -> list[Key]:
+        """Every evaluation set that a finished cell measured, in the order of the file."""
+        keys = [(data, name) for (data, _, _), outcome in self.outcomes.items() for name in outcome.final]
+        order = list(self.benchmark.data_sets)
+        return sorted(dict.fromkeys(keys), key=lambda key: order.index(key[0]))
+
+    def values(self, key: Key, arm: str, metric: str, phase: str = "final") -> dict[int, float]:
+        """A metric by seed, of the seeds that have it. Phase: final or before."""
+        found = {}
+        for seed, outcome in self.of(key[0], arm).items():
+            measured = getattr(outcome, phase).get(key[1])
+            if measured and metric in measured.metrics:
+                found[seed] = measured.metrics[metric]
+        return found
+
+    def metrics(self) -> list[str]:
+        names = dict.fromkeys(
+            name
+            for outcome in self.outcomes.values()
+            for measured in outcome.final.values()
+            for name in measured.metrics
+        )
+        return [ACCURACY, *(name for name in names if name != ACCURACY)] if names else []
+
+
+def build(matrix: Matrix, command: str) -> dict[str, Any]:
+    """`benchmark.json` as plain values. Raises AfaError where arms did not answer the same reviews."""
+    benchmark = matrix.benchmark
+    content = {
+        "schema": 1,
+        "name": benchmark.name,
+        "command": command,
+        "versions": library_versions(),
+        "seeds": benchmark.seeds,
+        "confidence": matrix.how.confidence,
+        "reference": benchmark.reference,
+        "arms": [_arm(name, arm) for name, arm in benchmark.arms.items()],
+        "cells": [_cell(cell, matrix.outcomes.get((cell.data_set, cell.arm, cell.seed))) for cell in matrix.cells],
+        "means": _means(matrix),
+        "comparisons": _comparisons(matrix),
+        "averages": [row for arm in benchmark.arms if (row := _average(matrix, arm))],
+        "goals": [_goal(matrix, name, goal) for name, goal in benchmark.goals.items()],
+    }
+    return plain(content)
+
+
+def _arm(name: str, arm: Arm) -> dict[str, Any]:
+    return {"name": name, "title": arm.title or name, "kind": arm.kind, "settings": arm.settings}
+
+
+def _cell(cell: Cell, outcome: Outcome | None) -> dict[str, Any]:
+    training = (outcome.training if outcome else None) or {}
+    found: dict[str, Any] = {"name": cell.name, "data_set": cell.data_set, "arm": cell.arm, "seed": cell.seed}
+    found |= {"finished": outcome is not None}
+    found |= {"config_digest": outcome.results["run"]["config_digest"] if outcome else None}
+    found |= {name: training.get(name) for name in ("steps", "forward_tokens", "backward_tokens", "flops")}
+    found |= {"seconds": outcome.seconds if outcome else None}
+    found |= {"device": outcome.results["run"]["device"] if outcome else None}
+    before, final = (outcome.before, outcome.final) if outcome else ({}, {})
+    found["sets"] = [
+        {
+            "set": name,
+            "reviews": len(measured.answers.right),
+            "before": before[name].metrics if name in before else None,
+            "final": measured.metrics,
+        }
+        for name, measured in final.items()
+    ]
+    return found
+
+
+def _means(matrix: Matrix) -> list[dict[str, Any]]:
+    confidence, rows = matrix.how.confidence, []
+    for key in matrix.sets():
+        for arm in matrix.benchmark.arms:
+            for metric in matrix.metrics():
+                final, before = (matrix.values(key, arm, metric, phase) for phase in ("final", "before"))
+                if not final:
+                    continue
+                both = [seed for seed in final if seed in before]
+                gains = [final[seed] - before[seed] for seed in both]
+                shares = [(final[seed] - before[seed]) / before[seed] for seed in both if before[seed] > 0]
+                row: dict[str, Any] = {"data_set": key[0], "set": key[1], "arm": arm, "metric": metric}
+                row["final"] = over_seeds(list(final.values()), confidence)
+                row["before"] = over_seeds(list(before.values()), confidence) if before else None
+                row["gain"] = over_seeds(gains, confidence) if gains else None
+                row["relative_gain"] = over_seeds(shares, confidence) if shares else None
+                rows.append(row)
+    return rows
+
+
+def _comparisons(matrix: Matrix) -> list[dict[str, Any]]:
+    rows = []
+    for arm in matrix.benchmark.arms:
+        if arm == matrix.benchmark.reference:
+            continue
+        for metric in matrix.metrics():
+            found = {key: difference for key in matrix.sets() if (difference := _difference(matrix, key, arm, metric))}
+            for key, difference in zip(found, with_holm(list(found.values())), strict=True):
+                row = {"data_set": key[0], "set": key[1], "arm": arm, "metric": metric}
+                rows.append({**row, **vars(difference), "stars": difference.stars})
+    return rows
+
+
+def _difference(matrix: Matrix, key: Key, arm: str, metric: str) -> Difference | None:
+    reference = matrix.benchmark.reference
+    if metric != ACCURACY:
+        return compare_metric(matrix.values(key, arm, metric), matrix.values(key, reference, metric), matrix.how)
+    where = f"{key[0]} ({key[1]}): {arm} and {reference}"
+    return compare_answers(_answers(matrix, key, arm), _answers(matrix, key, reference), matrix.how, where)
+
+
+def _answers(matrix: Matrix, key: Key, arm: str) -> dict[int, Any]:
+    return {seed: o.final[key[1]].answers for seed, o in matrix.of(key[0], arm).items() if key[1] in o.final}
+
+
+def _average(matrix: Matrix, arm: str) -> dict[str, Any] | None:
+    """Over the evaluation sets that both arms have."""
+    reference, how = matrix.benchmark.reference, matrix.how
+    changes, per_seed = [], []
+    for key in matrix.sets():
+        ours, theirs = _answers(matrix, key, arm), _answers(matrix, key, reference)
+        if arm != reference and ours.keys() & theirs.keys():
+            change_K, seeds = cluster_changes(ours, theirs)
+            changes.append(change_K)
+            per_seed.append(seeds)
+    if len(changes) < 2:
+        return None
+    common = set.intersection(*(set(seeds) for seeds in per_seed))
+    means = [sum(seeds[seed] for seeds in per_seed) / len(per_seed) for seed in sorted(common)]
+    by_reviews = mean_of_sets(changes, how.samples, how.confidence, how.seed)
+    return {
+        "arm": arm,
+        "sets": len(changes),
+        "over_seeds": over_seeds(means, how.confidence),
+        "over_reviews": by_reviews,
+    }
+
+
+def _goal(matrix: Matrix, name: str, goal: Goal) -> dict[str, Any]:
+    keys = [key for key in matrix.sets() if not goal.sets or key[1] in goal.sets]
+    wanted = len(goal.sets) or len(keys)
+    per_seed = []
+    for seed in matrix.benchmark.seeds:
+        found = [_wanted(matrix, key, goal, seed) for key in keys]
+        if found and len(found) == wanted and all(value is not None for value in found):
+            per_seed.append(sum(value for value in found if value is not None) / len(found))
+    value = over_seeds(per_seed, matrix.how.confidence) if per_seed else None
+    return {
+        "name": name,
+        "claim": claim(goal),
+        "value": value,
+        "unit": "percent" if goal.relative else "points" if goal.metric in SHARES else "",
+        "at_least": goal.at_least,
+        "reached": value.value >= goal.at_least if value else None,
+        "shown": math.isfinite(value.low) and value.low > 0 if value else None,
+    }
+
+
+def _wanted(matrix: Matrix, key: Key, goal: Goal, seed: int) -> float | None:
+    new = matrix.values(key, goal.arm, goal.metric).get(seed)
+    if goal.against == BEFORE:
+        old = matrix.values(key, goal.arm, goal.metric, "before").get(seed)
+    else:
+        old = matrix.values(key, goal.against, goal.metric).get(seed)
+    if new is None or old is None or (goal.relative and old <= 0):
+        return None
+    return (new - old) / old if goal.relative else new - old
+
+
+def claim(goal: Goal) -> str:
+    """The goal in words."""
+    against = "before training" if goal.against == BEFORE else goal.against
+    kind = "relative gain" if goal.relative else "gain"
+    where = ", ".join(goal.sets) or "all sets"
+    return f"{goal.metric} of {goal.arm}, {kind} over {against} on {where}"

@@ -1,0 +1,112 @@
+"""What a benchmark file may say: arms, data sets, seeds, and what is compared with what. Frozen, typed, documented."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from afa_llm.config import Section
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+BEFORE = "before"
+"""Stands for an arm's own measurement before its training."""
+
+
+class Base(Section):
+    config: str | None = Field(None, description="run configuration that all cells start from: YAML or builtin:demo")
+    settings: dict[str, Any] = Field(default={}, description="settings laid over it, as in a run's configuration")
+
+
+class Arm(Section):
+    kind: Literal["trained", "prompted"] = Field(
+        "trained", description="trained: measured, trained, measured again; prompted: the base, measured once"
+    )
+    title: str = Field("", description="name in reports; empty: the arm's key")
+    settings: dict[str, Any] = Field(default={}, description="settings laid over those of base and data set")
+    match_flops: str | None = Field(
+        None, description="an arm: training.epochs is set so that training takes as many operations as that arm's"
+    )
+
+
+class DataSet(Section):
+    title: str = Field("", description="name in reports; empty: its key")
+    settings: dict[str, Any] = Field(default={}, description="settings laid over those of base: data.*, prompts.*")
+
+
+class Goal(Section):
+    """A claim that the benchmark is to check: arm less against, averaged over seeds and evaluation sets."""
+
+    arm: str = Field(description="arm that should be better")
+    against: str = Field(BEFORE, description="arm that it is compared with; before: itself before training")
+    metric: str = Field("accuracy", description="accuracy, worst_group, or the name of a focus metric such as auprc")
+    at_least: float = Field(
+        description="smallest difference that reaches the goal; accuracy is a share: 0.01 = 1 point"
+    )
+    relative: bool = Field(False, description="the difference as a share of what it is compared with")
+    sets: tuple[str, ...] = Field((), description="evaluation sets that count; empty: all")
+
+
+class Benchmark(Section):
+    name: str = Field("benchmark", pattern=NAME, description="folder of the matrix under output_dir")
+    output_dir: str = Field("runs", description="folder that holds benchmarks and runs")
+    base: Base = Field(default_factory=Base, description="what all cells have in common")
+    arms: dict[str, Arm] = Field(default={}, description="name -> how the cells of an arm differ from base")
+    data_sets: dict[str, DataSet] = Field(default={}, description="name -> the reviews of its cells")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="run.seed of the cells; the same for every arm")
+    reference: str = Field("", description="arm that the others are compared with")
+    goals: dict[str, Goal] = Field(default={}, description="name -> a claim to check")
+    show: str = Field("", description="arm whose reviews the gallery shows beside the reference; empty: the last one")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Benchmark:
+        found = [*_missing(self), *_named(self), *_seeds(self)]
+        if found:
+            raise ValueError("\n".join(found))
+        return self
+
+
+def _missing(benchmark: Benchmark) -> list[str]:
+    found = []
+    if not benchmark.arms:
+        found.append("arms: there are none; name at least two, such as cross_entropy and afa")
+    if not benchmark.data_sets:
+        found.append("data_sets: there are none; name one, such as planted: {settings: {data: {…}}}")
+    return found
+
+
+def _named(benchmark: Benchmark) -> list[str]:
+    """Names that can be folders, and references to arms that exist."""
+    import re
+
+    found = []
+    for section in ("arms", "data_sets"):
+        for name in getattr(benchmark, section):
+            if not re.match(NAME, name):
+                found.append(f"{section}.{name}: a name has letters, digits, . _ - and begins with a letter or digit")
+    known = ", ".join(benchmark.arms) or "none"
+    wanted = {"reference": benchmark.reference, "show": benchmark.show}
+    wanted |= {f"arms.{name}.match_flops": arm.match_flops or "" for name, arm in benchmark.arms.items()}
+    for name, goal in benchmark.goals.items():
+        wanted |= {f"goals.{name}.arm": goal.arm}
+        wanted |= {f"goals.{name}.against": goal.against if goal.against != BEFORE else ""}
+    for setting, arm in wanted.items():
+        if arm and arm not in benchmark.arms:
+            found.append(f"{setting} = {arm}: no such arm; there are {known}")
+    if not benchmark.reference and benchmark.arms:
+        found.append(f"reference: say which arm the others are compared with, one of {known}")
+    for name, how in benchmark.arms.items():
+        other = benchmark.arms.get(how.match_flops or "")
+        if other and (how.kind == "prompted" or other.kind == "prompted"):
+            found.append(f"arms.{name}.match_flops = {how.match_flops}: only trained arms take training operations")
+        if other and other.match_flops:
+            found.append(
+                f"arms.{name}.match_flops = {how.match_flops}: that arm is matched itself; name an arm that is not"
+            )
+    return found
+
+
+def _seeds(benchmark: Benchmark) -> list[str]:
+    if len(set(benchmark.seeds)) == len(benchmark.seeds) and min(benchmark.seeds) >= 0:
+        return []
+    return [f"seeds = {list(benchmark.seeds)}: whole numbers from 0 up, each once"]

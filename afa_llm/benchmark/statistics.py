@@ -1,0 +1,229 @@
+"""Is one arm better than another by more than noise? Over reviews, and over seeds; both have to say so.
+
+Two things could have come out otherwise: which reviews were drawn, and which seed initialised and ordered the training.
+- Over reviews: exact sign-flip test and bootstrap whose units are reviews (or pairs) with all their answers under all
+  seeds and templates, because answers to the same review are not independent.
+- Over seeds: paired t-test and t-interval of the per-seed differences (Student 1908); each seed draws, orders and
+  initialises the same for both arms.
+A difference is claimed where the larger of the two p-values is small (intersection-union test, Berger 1982), after Holm
+(1979) over the evaluation sets. A single seed can claim nothing.
+
+Legend: N answers (seed, review), S seeds, E evaluation sets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import optimize, stats
+
+from afa_llm.errors import AfaError
+from afa_llm.evaluation.clusters import cluster_detectable, cluster_mean, cluster_sign_flip, cluster_sums
+from afa_llm.evaluation.estimates import NOTHING, Estimate, Floats, Resampling
+from afa_llm.evaluation.significance import mcnemar
+
+POWER = 0.8
+QUANTILES = 4000
+STARS = ((0.001, "★★★"), (0.01, "★★"), (0.05, "★"))
+
+
+@dataclass(frozen=True)
+class SetAnswers:
+    """One cell's answers to one evaluation set. `right`: example id -> share of templates under which it is right.
+
+    `main`: example id -> right under the template that was trained with; empty if that was not measured. `cluster`: id
+    -> what it belongs to. `text`: id -> a fingerprint of the review, so that unlike data is never compared.
+    """
+
+    right: Mapping[str, float]
+    main: Mapping[str, bool]
+    cluster: Mapping[str, str]
+    text: Mapping[str, int]
+    templates: int
+
+
+@dataclass(frozen=True)
+class SeedTest:
+    """McNemar's exact test of one seed, on the template trained with."""
+
+    seed: int
+    won: int
+    lost: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An arm less the reference on one evaluation set, in the metric's unit.
+
+    `over_reviews`, `p_reviews`, `mcnemar` only for accuracy. `p_value`: the larger of the two p-values; None for one
+    seed. `p_holm`: after Holm over the evaluation sets. `detectable`: the smallest difference that would be found with
+    80 % power, the larger of the two ways to look.
+    """
+
+    over_seeds: Estimate
+    over_reviews: Estimate | None
+    p_seeds: float | None
+    p_reviews: float | None
+    p_value: float | None
+    detectable: float
+    detectable_reviews: float | None = None
+    detectable_seeds: float | None = None
+    mcnemar: tuple[SeedTest, ...] = ()
+    p_holm: float | None = None
+
+    @property
+    def stars(self) -> str:
+        return stars(self.p_holm)
+
+
+def over_seeds(values_S: Sequence[float], confidence: float) -> Estimate:
+    """Mean with its t-interval over seeds; `count` is the number of seeds. One seed has no interval (NaN)."""
+    found = np.array([value for value in values_S if math.isfinite(value)])
+    if not len(found):
+        return NOTHING
+    mean = float(found.mean())
+    if len(found) < 2:
+        return Estimate(mean, math.nan, math.nan, 1)
+    error = float(found.std(ddof=1)) / math.sqrt(len(found))
+    reach = float(stats.t.ppf((1 + confidence) / 2, len(found) - 1)) * error
+    return Estimate(mean, mean - reach, mean + reach, len(found))
+
+
+def paired_t(differences_S: Sequence[float]) -> float | None:
+    """Two-sided p of the paired t-test; None below two seeds. Without spread 1 where all are 0, else 0."""
+    found = np.asarray(differences_S, dtype=np.float64)
+    if len(found) < 2:
+        return None
+    if np.ptp(found) <= 1e-12 * max(1.0, float(np.abs(found).max())):
+        return 1.0 if abs(float(found.mean())) < 1e-12 else 0.0
+    return float(stats.ttest_1samp(found, 0.0).pvalue)
+
+
+def detectable_over_seeds(differences_S: Sequence[float], significance: float, power: float = POWER) -> float:
+    """Smallest mean difference that the paired t-test finds with `power` at the spread seen; NaN below two seeds.
+
+    The power of Student's test under a shift (Cohen 1988, chapter 2).
+    """
+    found = np.asarray(differences_S, dtype=np.float64)
+    count = len(found)
+    if count < 2:
+        return math.nan
+    spread = float(found.std(ddof=1))
+    if spread == 0:
+        return 0.0
+    # Power = E[Φ(shift − limit·s) + Φ(−shift − limit·s)] over s, the estimated spread, by its quantiles;
+    # scipy's noncentral t is NaN at one degree of freedom.
+    quantiles = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    limits = stats.t.ppf(1 - significance / 2, count - 1) * np.sqrt(stats.chi2.ppf(quantiles, count - 1) / (count - 1))
+
+    def missing(effect: float) -> float:
+        shift = effect * math.sqrt(count)
+        return float(np.mean(stats.norm.cdf(shift - limits) + stats.norm.cdf(-shift - limits))) - power
+
+    high = 1.0
+    while missing(high) < 0:
+        high *= 2
+    return float(optimize.brentq(missing, 0.0, high)) * spread
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjusted p-values of Holm (1979), in the order given; None stays None and does not count."""
+    order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        adjusted[place] = largest
+    return adjusted
+
+
+def with_holm(differences: Sequence[Difference]) -> list[Difference]:
+    """The differences of one arm on several evaluation sets, with p_holm."""
+    adjusted = holm([difference.p_value for difference in differences])
+    return [replace(difference, p_holm=p) for difference, p in zip(differences, adjusted, strict=True)]
+
+
+def stars(p_value: float | None) -> str:
+    """One star below 0.05, two below 0.01, three below 0.001."""
+    return next((sign for limit, sign in STARS if p_value is not None and p_value < limit), "")
+
+
+def compare_metric(arm: Mapping[int, float], reference: Mapping[int, float], how: Resampling) -> Difference | None:
+    """A number per cell (a focus metric, worst-group accuracy), by seed; None without a common seed."""
+    pairs = [(arm[seed], reference[seed]) for seed in sorted(arm.keys() & reference.keys())]
+    differences = [new - old for new, old in pairs if math.isfinite(new) and math.isfinite(old)]
+    if not differences:
+        return None
+    p_seeds = paired_t(differences)
+    smallest = detectable_over_seeds(differences, 1 - how.confidence)
+    return Difference(
+        over_seeds(differences, how.confidence), None, p_seeds, None, p_seeds, smallest, detectable_seeds=smallest
+    )
+
+
+def compare_answers(
+    arm: Mapping[int, SetAnswers], reference: Mapping[int, SetAnswers], how: Resampling, where: str
+) -> Difference | None:
+    """Accuracy of two arms on one evaluation set, by seed; None without a common seed.
+
+    Raises AfaError where a seed's cells did not answer the same reviews under as many templates.
+    """
+    seeds = sorted(arm.keys() & reference.keys())
+    if not seeds:
+        return None
+    change, clusters, tests = [], [], []
+    templates = 1
+    for seed in seeds:
+        new, old = arm[seed], reference[seed]
+        _same_reviews(new, old, f"{where}, seed {seed}")
+        templates = math.lcm(templates, new.templates)
+        change.append(np.array([new.right[i] - old.right[i] for i in old.right]))
+        clusters += [old.cluster[i] for i in old.right]
+        shared = [i for i in old.main if i in new.main]
+        test = mcnemar(np.array([old.main[i] for i in shared], bool), np.array([new.main[i] for i in shared], bool))
+        tests.append(SeedTest(seed, test.won, test.lost, test.p_value))
+    per_seed = [float(values.mean()) for values in change]
+    change_N = np.concatenate(change)
+    p_seeds, p_reviews = paired_t(per_seed), cluster_sign_flip(change_N, clusters, 1 / templates)
+    by_reviews = cluster_detectable(change_N, clusters, 1 - how.confidence)
+    by_seeds = detectable_over_seeds(per_seed, 1 - how.confidence)
+    return Difference(
+        over_seeds=over_seeds(per_seed, how.confidence),
+        over_reviews=cluster_mean(change_N, clusters, how),
+        p_seeds=p_seeds,
+        p_reviews=p_reviews,
+        p_value=None if p_seeds is None else max(p_seeds, p_reviews),
+        detectable=float(np.fmax(by_reviews, by_seeds)),
+        detectable_reviews=by_reviews,
+        detectable_seeds=by_seeds,
+        mcnemar=tuple(tests),
+    )
+
+
+def cluster_changes(
+    arm: Mapping[int, SetAnswers], reference: Mapping[int, SetAnswers]
+) -> tuple[Floats, dict[int, float]]:
+    """Mean change of each review (or pair) over seeds and templates, and of each seed over reviews."""
+    change, clusters, per_seed = [], [], {}
+    for seed in sorted(arm.keys() & reference.keys()):
+        old = reference[seed].right
+        values = [arm[seed].right[i] - old[i] for i in old]
+        per_seed[seed] = float(np.mean(values))
+        change += values
+        clusters += [reference[seed].cluster[i] for i in old]
+    sums, sizes = cluster_sums(np.array(change), clusters)
+    return sums / sizes, per_seed
+
+
+def _same_reviews(new: SetAnswers, old: SetAnswers, where: str) -> None:
+    if new.text != old.text or new.templates != old.templates:
+        odd = [i for i in {**old.text, **new.text} if old.text.get(i) != new.text.get(i)]
+        what = f"{len(odd)} reviews differ, such as {odd[0]!r}" if odd else "another number of templates"
+        raise AfaError(
+            f"{where}: the arms did not answer the same reviews ({what}); give all arms of a data set the same "
+            "data.evaluation and prompts.evaluation"
+        )

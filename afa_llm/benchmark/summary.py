@@ -1,0 +1,83 @@
+"""The benchmark in plain sentences: what may be claimed for the shown arm, and which goals were reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from afa_llm.benchmark.figures import difference_kind
+from afa_llm.evaluation.verdict import points
+
+Content = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """`kind`: better, worse, same."""
+
+    kind: str
+    title: str
+    text: str
+
+
+def headline(content: Content, shown: str) -> Line:
+    """Whether the shown arm's accuracy differs from the reference's by more than noise, over all evaluation sets."""
+    titles = {arm["name"]: arm["title"] for arm in content["arms"]}
+    name, reference = titles[shown], titles[content["reference"]]
+    rows = [r for r in content["comparisons"] if (r["arm"], r["metric"]) == (shown, "accuracy")]
+    if not rows:
+        return Line(
+            "same", f"{name} is not compared yet", f"There is no finished pair of cells of {name} and {reference}."
+        )
+    claims = {kind: [r["set"] for r in rows if difference_kind(r) == kind] for kind in ("better", "worse")}
+    parts = [f"{_words(kind)} on {' and '.join(sets)}" for kind, sets in claims.items() if sets]
+    kinds = [kind for kind, sets in claims.items() if sets]
+    if not parts:
+        title = f"No difference beyond noise between {name} and {reference}"
+    else:
+        title = f"{name} is {' and '.join(parts)} than {reference}"
+    return Line(kinds[0] if len(kinds) == 1 else "same", title, _sentence(content, rows, shown, name, reference))
+
+
+def _words(kind: str) -> str:
+    return {"better": "more accurate", "worse": "less accurate"}[kind]
+
+
+def _sentence(content: Content, rows: list[Content], shown: str, name: str, reference: str) -> str:
+    average = next((row for row in content["averages"] if row["arm"] == shown), None)
+    if average:
+        found, where = average["over_seeds"], f"averaged over {average['sets']} evaluation sets"
+    else:
+        found, where = rows[0]["over_seeds"], f"on {rows[0]['set']}"
+    text = f"Accuracy of {name} less that of {reference}, {where}: {points(found['value'], True)} points"
+    if found["low"] is None:
+        return f"{text}. One seed has no interval, so nothing is claimed."
+    level = f"{100 * content['confidence']:g} % interval"
+    text += f" ({level} over {found['count']} seeds {points(found['low'], True)} to {points(found['high'], True)})."
+    smallest = max(row["detectable"] for row in rows if row["detectable"] is not None)
+    return f"{text} A difference under {points(smallest)} points would often go unseen on one of the sets."
+
+
+def goal_lines(content: Content) -> list[Line]:
+    """One line for each goal: reached or not, the value, and whether its interval leaves out 0."""
+    return [_goal(goal, content["confidence"]) for goal in content["goals"]]
+
+
+def _in(unit: str, value: float) -> str:
+    """A difference in its unit: points of a share, percent of what it was, or the bare number."""
+    text = {"points": f"{100 * value:+.1f} points", "percent": f"{100 * value:+.1f} %"}.get(unit, f"{value:+.3f}")
+    return text.replace("-", "−")
+
+
+def _goal(goal: Content, confidence: float) -> Line:
+    value, unit = goal["value"], goal["unit"]
+    wanted = _in(unit, goal["at_least"])
+    if not value:
+        return Line("same", goal["claim"], f"wanted at least {wanted}: not measured yet")
+    text = f"wanted at least {wanted}, found {_in(unit, value['value'])}"
+    if value["low"] is not None:
+        text += f" ({100 * confidence:g} % interval {_in(unit, value['low'])} to {_in(unit, value['high'])})"
+    if goal["reached"]:
+        return Line("better", goal["claim"], f"{text}: reached{'' if goal['shown'] else ', but within noise'}")
+    return Line("worse", goal["claim"], f"{text}: not reached")

@@ -1,0 +1,67 @@
+"""How much a decoder has computed: tokens that went through its layers, and floating-point operations from them.
+
+A forward pass takes 2 operations for each weight and token, a backward pass 2 for the gradient of the activations and 2
+for that of the weight where the weight is trained (Kaplan et al. 2020, arXiv 2001.08361, section 2.1). So with P frozen
+weights in matrix products and A weights of the adapter:
+
+    FLOPs = (2·P + 2·A) · forward tokens + (2·P + 4·A) · backward tokens
+
+Counted are the linear layers that every token passes. Left out, as usual: embeddings, the output layer (it reads one
+position of each prompt), norms, products of attention with itself (4·T·D a token and layer), recomputation under
+gradient checkpointing, dequantisation, and the adversary's small head. Padding counts: it is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass
+class PassTokens:
+    """Tokens, padding included, that went forward, and those that also went backward. Whoever passes adds."""
+
+    forward: int = 0
+    backward: int = 0
+
+    def add(self, tokens: int, differentiable: bool) -> None:
+        self.forward += tokens
+        self.backward += tokens if differentiable else 0
+
+
+@dataclass(frozen=True)
+class PassWeights:
+    """Weights in the matrix products of one token's way through the layers: of the frozen base, of the adapter."""
+
+    base: int
+    adapter: int
+
+    def flops(self, forward_tokens: float, backward_tokens: float) -> float:
+        """By the formula on top of this file."""
+        forward = 2 * (self.base + self.adapter) * forward_tokens
+        return float(forward + (2 * self.base + 4 * self.adapter) * backward_tokens)
+
+
+def pass_weights(model: nn.Module) -> PassWeights:
+    """Counted by the shapes that the layers were made with, so that packed 4-bit and sharded weights count alike.
+
+    In a mixture of experts all experts' linear layers count, though a token passes few of them.
+    """
+    output_layer = model.get_output_embeddings()  # type: ignore[operator]
+    base = adapter = 0
+    for name, module in model.named_modules():
+        size = 0 if module is output_layer or hasattr(module, "base_layer") else _size(module)
+        if ".lora_" in name:
+            adapter += size
+        elif not name.endswith("lm_head.base_layer"):
+            base += size
+    return PassWeights(base, adapter)
+
+
+def _size(module: nn.Module) -> int:
+    """Weights of a linear layer, by whichever names its kind gives its two widths (`nx`, `nf`: GPT-2's Conv1D)."""
+    for first, second in (("in_features", "out_features"), ("nx", "nf")):
+        if isinstance(getattr(module, first, None), int) and isinstance(getattr(module, second, None), int):
+            return int(getattr(module, first) * getattr(module, second))
+    return 0

@@ -1,0 +1,138 @@
+"""benchmark.json, the tables and the page of a matrix with drawn numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_matrix import write_fake_matrix
+
+from afa_llm.benchmark import figures, tables
+from afa_llm.benchmark.outcomes import read_outcome
+from afa_llm.benchmark.report import write_benchmark
+from afa_llm.benchmark.results import SCHEMA
+from afa_llm.errors import AfaError
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("matrix")
+    benchmark, cells = write_fake_matrix(folder, seeds=(0, 1, 2), reviews=60, missing=("books/afa/seed2",))
+    write_benchmark(benchmark, cells, folder / "fake")
+    return folder / "fake"
+
+
+@pytest.fixture(scope="module")
+def content(place: Path) -> dict[str, Any]:
+    return json.loads((place / "benchmark.json").read_text())
+
+
+def paths(value: Any, prefix: str = "") -> set[str]:
+    if f"{prefix}.*" in SCHEMA:
+        return {f"{prefix}.*"}
+    if prefix in SCHEMA:
+        return {prefix}
+    if isinstance(value, dict):
+        return {p for key, inner in value.items() for p in paths(inner, f"{prefix}.{key}" if prefix else key)}
+    if isinstance(value, list):
+        return {p for inner in value for p in paths(inner, f"{prefix}[]")} or {f"{prefix}[]?"}
+    return {prefix}
+
+
+def test_every_entry_is_in_the_schema(content: dict[str, Any]) -> None:
+    found = {path for path in paths(content) if not path.endswith("?")}
+    assert found == set(SCHEMA)
+
+
+def test_means_and_differences_are_those_of_the_cells(place: Path, content: dict[str, Any]) -> None:
+    def accuracy(arm: str, seed: int) -> float:
+        results = json.loads((place / "films" / arm / f"seed{seed}" / "results.json").read_text())
+        entry = results["headline"][0]
+        return (entry["after"] or entry["before"])["value"]
+
+    row = next(r for r in content["means"] if (r["set"], r["arm"], r["metric"]) == ("films_dev", "afa", "accuracy"))
+    assert row["final"]["value"] == pytest.approx(sum(accuracy("afa", s) for s in range(3)) / 3)
+    found = next(
+        r for r in content["comparisons"] if (r["set"], r["arm"], r["metric"]) == ("films_dev", "afa", "accuracy")
+    )
+    differences = [accuracy("afa", s) - accuracy("ce", s) for s in range(3)]
+    assert found["over_seeds"]["value"] == pytest.approx(sum(differences) / 3)
+    assert found["over_reviews"]["value"] == pytest.approx(sum(differences) / 3)
+    books = next(
+        r for r in content["comparisons"] if (r["set"], r["arm"], r["metric"]) == ("books_dev", "afa", "accuracy")
+    )
+    assert books["over_seeds"]["count"] == 2
+    prompted = next(r for r in content["means"] if (r["arm"], r["metric"]) == ("base", "accuracy"))
+    assert prompted["before"] is None and prompted["final"]["count"] == 3
+
+
+def test_goals(content: dict[str, Any]) -> None:
+    goals = {goal["name"]: goal for goal in content["goals"]}
+    rows = [r for r in content["comparisons"] if (r["arm"], r["metric"]) == ("afa", "auprc")]
+    assert goals["focus"]["value"]["count"] == 2  # the seeds whose cells are there on both sets
+    assert goals["focus"]["reached"] == (goals["focus"]["value"]["value"] >= 0.5)
+    assert goals["focus"]["value"]["value"] == pytest.approx(rows[0]["over_seeds"]["value"], abs=0.1)
+    assert goals["later"]["unit"] == "percent"
+
+
+def test_the_page_holds_every_part_and_no_network(place: Path) -> None:
+    text = (place / "report.html").read_text()
+    words = re.sub(r"<[^>]+>|\s+", " ", text)
+    for part in ("Accuracy", "Differences to LoRA, cross-entropy", "Every test", "Focus quality",
+                 "Focus and word frequency", "Learning curves", "Where the two look", "Budget",
+                 "1 of 24 cells are not finished"):  # fmt: skip
+        assert part in words, part
+    assert "default-src 'none'" in text
+    assert not re.search(r"<(script|img|iframe)|https?://|url\(|@import", text)
+    assert not re.search(r"\bnan\b|\bNone\b|\binf\b", words)
+    assert text.count('class="many phase-line') >= 2 * 3 * 2
+
+
+def test_hostile_names_are_shown_and_not_run(tmp_path: Path) -> None:
+    benchmark, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=30)
+    hostile = "<script>alert(1)</script>"
+    arm = benchmark.arms["afa"].model_copy(update={"title": hostile})
+    benchmark = benchmark.model_copy(update={"arms": benchmark.arms | {"afa": arm}})
+    write_benchmark(benchmark, cells, tmp_path / "fake")
+    text = (tmp_path / "fake" / "report.html").read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert "One seed has no interval" in text
+
+
+def test_csv_holds_the_numbers_and_latex_the_table(place: Path, content: dict[str, Any]) -> None:
+    rows = list(csv.DictReader(io.StringIO((place / "tables" / "comparisons.csv").read_text())))
+    assert len(rows) == len(content["comparisons"])
+    assert float(rows[0]["over_seeds_value"]) == content["comparisons"][0]["over_seeds"]["value"]
+    latex = (place / "tables" / "accuracy.tex").read_text()
+    assert r"films\_dev" in latex
+    body = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert {line.count("&") for line in body} == {2}
+    assert len(body) == 1 + 4
+
+
+def test_latex_escapes() -> None:
+    table = tables.Table("t", "t", ("a_b", "50 %"), (("x & y", False, (tables.Cell("−1.5", "± 2", "★★"),)),))
+    assert r"x \& y & $-$1.5$^{**}$ {\footnotesize $\pm$ 2} \\" in tables.latex(table)
+    assert r"a\_b & 50 \%" in tables.latex(table)
+
+
+def test_only_claims_are_coloured() -> None:
+    row = {"stars": "", "over_seeds": {"value": 0.5}}
+    assert figures.difference_kind(row) == "same"
+    assert figures.difference_kind(row | {"stars": "★"}) == "better"
+    assert figures.difference_kind({"stars": "★", "over_seeds": {"value": -0.5}}) == "worse"
+
+
+def test_a_cell_of_another_kind_is_refused(tmp_path: Path) -> None:
+    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=12)
+    cell = next(c for c in cells if c.arm == "base")
+    trained = next(c for c in cells if c.arm == "ce")
+    (cell.folder / "results.json").write_text((trained.folder / "results.json").read_text())
+    with pytest.raises(AfaError, match="is no prompted cell"):
+        read_outcome(cell)

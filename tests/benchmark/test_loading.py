@@ -1,0 +1,96 @@
+"""Benchmark files: every fault is named with its file, cell and setting, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from afa_llm.benchmark.cells import select
+from afa_llm.benchmark.loading import load_benchmark, merged, plan_cells
+from afa_llm.errors import AfaError
+
+GOOD = """
+name: small
+output_dir: out
+seeds: [3, 5]
+reference: ce
+base: {config: "builtin:demo", settings: {training: {reviews_per_step: 16, micro_batch_size: 16}}}
+data_sets:
+  planted: {}
+  other: {settings: {data: {train: {max_samples: 100}}}}
+arms:
+  base: {kind: prompted}
+  ce: {settings: {objective: {policy_gradient_weight: 0, masked_base_weight: 0}}}
+  long_ce: {match_flops: afa, settings: {objective: {policy_gradient_weight: 0, masked_base_weight: 0}}}
+  afa: {settings: {masking: {masks_per_review: 4}}}
+"""
+
+
+def written(tmp_path: Path, text: str) -> str:
+    (tmp_path / "b.yaml").write_text(text)
+    return str(tmp_path / "b.yaml")
+
+
+def cells_of(tmp_path: Path, text: str = GOOD, *overrides: str):  # type: ignore[no-untyped-def]
+    path = written(tmp_path, text)
+    return plan_cells(load_benchmark(path, overrides), path)
+
+
+def test_cells_are_base_under_data_under_arm(tmp_path: Path) -> None:
+    cells = cells_of(tmp_path)
+    assert len(cells) == 2 * 4 * 2
+    cell = next(c for c in cells if c.name == "other/afa/seed5")
+    assert cell.folder == Path("out/small/other/afa/seed5")
+    config = cell.config
+    assert (config.run.seed, config.run.name, config.run.overwrite) == (5, "seed5", False)
+    assert config.data.train.max_samples == 100
+    assert config.data.train.path == "builtin:planted"
+    assert config.training.reviews_per_step == 16
+    assert config.reward.source == "probability_drop"  # of builtin:demo
+    assert {c.kind for c in cells if c.arm == "base"} == {"prompted"}
+
+
+def test_matched_flops_lengthen_the_training(tmp_path: Path) -> None:
+    cells = {c.arm: c.config.training for c in cells_of(tmp_path, GOOD, "base.settings.training.max_steps=10")}
+    # afa: clean, 4 masked, clean by base, masked twice = 8 forward and 2 backward; ce: 1 and 1.
+    assert cells["long_ce"].max_steps == 50
+    assert cells["long_ce"].epochs == pytest.approx(5 * cells["afa"].epochs)
+    assert cells["ce"].max_steps == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("reference: ce", "reference: cee"), "reference = cee: no such arm; there are base, ce, long_ce, afa"),
+        (("seeds:", "sedes:"), "sedes: unknown setting; did you mean seeds?"),
+        (("match_flops: afa", "match_flops: base"), "match_flops = base: only trained arms take training operations"),
+        (("seeds: [3, 5]", "seeds: [3, 3]"), r"seeds = \[3, 3\]: whole numbers from 0 up, each once"),
+        (("masks_per_review: 4", "masks_per_reviews: 4"), "cell planted/afa and 1 more: masking.masks_per_reviews: "
+         "unknown setting; did you mean masking.masks_per_review"),
+        (("max_samples: 100", "max_samples: 0"), "cell other/base and 3 more: data.train.max_samples = 0: should be"),
+        (("masks_per_review: 4", "masks_per_review: 1"), "cell planted/afa and 1 more: masking.masks_per_review = 1: "),
+        (("masking: {", "run: {seed: 1}, masking: {"), "run.seed: the benchmark sets it for every cell"),
+        (("other:", "o/her:"), "data_sets.o/her: a name has letters"),
+    ],
+)  # fmt: skip
+def test_faults_name_file_cell_and_setting(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    assert change[0] in GOOD
+    with pytest.raises(AfaError, match=message) as caught:
+        cells_of(tmp_path, GOOD.replace(*change))
+    assert "b.yaml: " in str(caught.value) or "run.seed" in message
+
+
+def test_labels_and_lists_are_replaced_whole() -> None:
+    below = {"data": {"labels": {"a": [0], "b": [1]}, "evaluation": [1, 2], "max_tokens": 9}}
+    above = {"data": {"labels": {"c": [2]}, "evaluation": [3]}}
+    assert merged(below, above) == {"data": {"labels": {"c": [2]}, "evaluation": [3], "max_tokens": 9}}
+
+
+def test_selection_by_pattern(tmp_path: Path) -> None:
+    cells = cells_of(tmp_path)
+    assert [c.name for c in select(cells, ["planted/ce"])] == ["planted/ce/seed3", "planted/ce/seed5"]
+    assert len(select(cells, ["planted"])) == 8
+    assert len(select(cells, ["*/afa/seed3", "other"])) == 1 + 8
+    with pytest.raises(AfaError, match="--only nothing: fits no cell; there are planted/base"):
+        select(cells, ["nothing"])

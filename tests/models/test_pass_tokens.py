@@ -1,0 +1,52 @@
+"""Tokens and operations of passes, against PyTorch's own count of what its kernels did."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import make_view, tiny_model
+from torch.utils.flop_counter import FlopCounterMode
+
+from afa_llm.config import Lora
+from afa_llm.models.adapters import attach_lora
+from afa_llm.models.decoder import Decoder
+from afa_llm.models.pass_tokens import PassTokens, pass_weights
+from afa_llm.records import AnswerWords
+
+ANSWERS = AnswerWords(("negative", "positive"), ((5,), (6,)))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_flops_are_those_of_the_linear_layers(family: str) -> None:
+    model = tiny_model(family)
+    depth = model.config.get_text_config().num_hidden_layers
+    target = "all-linear" if family == "llama" else ("c_attn", "c_proj", "c_fc")
+    decoder = Decoder(
+        attach_lora(model, Lora(rank=4, target_modules=target), seed=0, gradient_checkpointing=False), (depth - 1,), 0
+    )
+    decoder.tokens = PassTokens()
+    view = make_view([9, 12, 12])
+    with FlopCounterMode(display=False) as counter:
+        decoder.read(view, ANSWERS).label_logprob_BC.sum().backward()
+        with torch.no_grad():
+            decoder.read(view, ANSWERS)
+    tokens = view.input_ids_BT.numel()
+    assert (decoder.tokens.forward, decoder.tokens.backward) == (2 * tokens, tokens)
+    counted = counter.get_flop_counts()["Global"]
+    products = sum(v for op, v in counted.items() if op.__name__ in ("mm", "addmm"))
+    weights = pass_weights(decoder.model)
+    output = 2 * len(view.input_ids_BT) * model.get_output_embeddings().weight.numel()  # a row of each prompt
+    claimed = weights.flops(decoder.tokens.forward, decoder.tokens.backward) + 3 * output
+    # The first layer's inputs need no gradient: 2 operations for each weight that reads them are saved.
+    assert 0.93 * claimed < products <= claimed
+    assert weights.adapter > 0
+
+
+def test_early_passes_count_once_and_base_weights_are_the_known_number() -> None:
+    model = tiny_model("llama")
+    linear = sum(
+        m.weight.numel() for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "lm_head" not in n
+    )
+    assert pass_weights(model).base == linear
+    assert pass_weights(model).adapter == 0
+    assert pass_weights(model).flops(10, 4) == 2 * linear * 10 + 2 * linear * 4
