@@ -10,7 +10,8 @@ compared. Each (model, backend) runs in a process of its own, in float32 with on
 sync takes, and which share of the round the answers take.
 
 Prints one JSON line per measurement (to FILE too), then a table with ratios to the transformers backend; without a GPU
-its seconds are those of the processor, which other users of the machine change less. A batch that would take longer than --seconds by the rate of the one before is left out, and said so.
+its seconds are those of the processor, which other users of the machine change less. A batch that would take longer
+than --seconds by the rate of the one before is left out, and said so.
 """
 
 from __future__ import annotations
