@@ -50,3 +50,7 @@ class AdapterSync:
         self.version, self.name = version, name
         shutil.rmtree(old, ignore_errors=True)
         return name
+
+    def close(self) -> None:
+        """Remove what was written; call it when no engine reads it any more."""
+        shutil.rmtree(self.parent, ignore_errors=True)

@@ -3,11 +3,12 @@
 A script of its own (`python -I engine_guard.py PARENT COMMAND…`), standard library only. It starts the command in a
 session of its own, and ends that whole process group when its own standard input closes (the parent holds the other
 end), when the parent is gone, when it is asked by SIGTERM, or when the command itself ended and left something behind.
-Its exit code is the command's (128 + n for signal n).
+A twin does the same where the guard itself is killed. Its exit code is the command's (128 + n for signal n).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -19,7 +20,7 @@ from types import FrameType
 
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 LOOK_SECONDS = 0.2
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class Guard:
@@ -30,10 +31,9 @@ class Guard:
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's business
         _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the command leaves behind becomes ours to reap
-        self.child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_guard
-        ).pid
+        self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True).pid
         self.running = True
+        self.lifeline = _start_twin(self.child)
 
     def watch(self) -> int:
         """Until there is a reason to end; then no process of the group is left."""
@@ -77,13 +77,23 @@ class Guard:
         self.asked = True
 
 
-def _die_with_guard() -> None:
-    """Between fork and exec of the command: even a SIGKILL of the guard ends it. The guard has a single thread."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _start_twin(group: int) -> int:
+    """A process that kills the group as soon as this one ends, be it by SIGKILL. Returns what it listens to."""
+    listening, lifeline = os.pipe()
+    if os.fork():
+        os.close(listening)
+        return lifeline
+    os.setsid()
+    os.close(lifeline)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.read(listening, 1)  # returns when the last holder of the other end is gone
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+    os._exit(0)
 
 
 def _prctl(option: int, value: int) -> None:
-    """Linux only; elsewhere the closed pipe and the parent's id have to do."""
+    """Linux only; elsewhere init reaps what the command leaves."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 

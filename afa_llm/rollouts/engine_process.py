@@ -115,7 +115,7 @@ class EngineProcess:
         try:
             guard.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
-            guard.kill()  # the server's own death signal follows
+            guard.kill()  # its twin follows it
             guard.wait()
 
     def last_words(self) -> str:

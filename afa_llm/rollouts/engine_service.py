@@ -91,6 +91,8 @@ class EngineService:
         self.generator.close()
         if self.fleet:
             self.fleet.close()
+        if self.sync:
+            self.sync.close()
 
     def _together(self, work: Callable[[Engines], Given]) -> Given | None:
         """`work` on the ranks with engines. Raises the first AfaError on all ranks."""

@@ -79,7 +79,9 @@ def test_an_engine_gives_the_numbers_of_the_decoder_itself(afa: Callable, tmp_pa
     assert abs(own_row["label_drop_attended"]) > 1e-3  # there is something to agree on
 
 
-@pytest.mark.parametrize(("fault", "code"), [("engine killed", 2), ("stopped", 75), ("rank 0 killed", None)])
+@pytest.mark.parametrize(
+    ("fault", "code"), [("engine killed", 2), ("stopped", 75), ("guard killed", 2), ("rank 0 killed", None)]
+)
 def test_both_ranks_end_together_and_leave_no_engine(
     start_job: Callable[..., Job], tmp_path: Path, fault: str, code: int | None
 ) -> None:
@@ -89,8 +91,9 @@ def test_both_ranks_end_together_and_leave_no_engine(
     )  # fmt: skip
     job.wait_for(trains(tmp_path / "runs" / "run"), "two steps", 400)
     ranks, engine = job.ranks(), engine_of(job)
-    if fault == "engine killed":
-        next(process for process in engine if "api_server" in " ".join(process.cmdline())).kill()
+    if fault in ("engine killed", "guard killed"):
+        guards = ["engine_guard" in " ".join(process.cmdline()) for process in engine]
+        engine[guards.index(fault == "guard killed")].kill()
     elif fault == "stopped":
         ranks[1].send_signal(signal.SIGTERM)
     else:
@@ -99,6 +102,6 @@ def test_both_ranks_end_together_and_leave_no_engine(
     assert all_gone([*ranks.values(), *engine]), job.text()
     if code is not None:
         assert ended == code, job.text()
-    if fault == "engine killed":
+    if code == 2:
         assert job.text().count("rollouts.restarts = 0: the engine failed once more") == 1
         assert "Traceback" not in job.text()

@@ -66,8 +66,8 @@ def kill_core(replica: Replica) -> None:
 
 
 def stop_all(replica: Replica) -> None:
-    for process in processes_of(replica)[1:]:
-        process.send_signal(signal.SIGSTOP)
+    server = processes_of(replica)[1]
+    os.killpg(server.pid, signal.SIGSTOP)
 
 
 @pytest.mark.parametrize("fault", [kill_server, kill_core, stop_all])

@@ -112,11 +112,21 @@ def test_a_stopped_engine_is_ended(start: Callable[..., Job]) -> None:
     assert until(lambda: not job.left())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="parent-death signals are Linux's")
-def test_the_engine_dies_with_a_killed_guard(start: Callable[..., Job]) -> None:
+@pytest.mark.parametrize("trainer_too", [False, True])
+def test_the_engine_and_its_children_die_with_a_killed_guard(start: Callable[..., Job], trainer_too: bool) -> None:
     job = start()
+    if trainer_too:
+        job.trainer.kill()
     os.kill(job.guard, signal.SIGKILL)
-    assert until(lambda: job.engine not in job.left())
+    assert until(lambda: not job.left())
+
+
+def test_no_twin_is_left(start: Callable[..., Job]) -> None:
+    job = start()
+    twin = [child for child in psutil.Process(job.guard).children() if child.pid != job.engine]
+    assert len(twin) == 1
+    job.trainer.kill()
+    assert until(lambda: not job.left() and not twin[0].is_running())
 
 
 @pytest.mark.parametrize(("command", "code"), [("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137)])

@@ -99,12 +99,13 @@ def test_the_users_engine_is_used_by_address_and_token(engine: Replica, side: Si
     replica = foreign_replica(engine.client)
     replica.begin()
     replica.wait_ready(lambda: None)
-    service = connected(Fleet([replica], replica.limits), side, tmp_path)
+    service = connected(Fleet([replica], replica.limits), side, tmp_path / "adapters")
     side.move(7)
     service.deliver(1)
     assert service.generator.adapter in engine.client.models()
     service.close()
     assert list(engine.client.models()) == [engine.base_model]  # it goes on without our adapter
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_request_that_is_refused_ends_with_its_reason(engine: Replica) -> None:
