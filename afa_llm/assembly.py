@@ -34,7 +34,8 @@ from afa_llm.records import AnswerWords, Example, Prompt
 from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.rollouts.generator import AskableGenerator, TransformersGenerator
 from afa_llm.rollouts.infill import Infiller
-from afa_llm.rollouts.proposals import TransformersProposer
+from afa_llm.rollouts.proposals import Proposer, TransformersProposer
+from afa_llm.rollouts.vllm_local import LocalEngine, LocalProposer
 from afa_llm.rollouts.vllm_server import BaseGenerator
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.distributed import World
@@ -150,23 +151,38 @@ def build_round(
     engine: Engine,
     world: World,
     generator: AskableGenerator | None = None,
+    service: EngineService | None = None,
 ) -> AdversarialRound:
-    """Looker, adversary and reward around one decoder; a generator answers the masked prompts."""
-    infiller = build_infiller(config, material, decoder)
+    """Looker, adversary and reward around one decoder; a generator answers the masked prompts.
+
+    `service`: an engine of its own in this process also proposes words for hidden ones.
+    """
+    infiller = build_infiller(config, material, decoder, world, service)
     looker = Looker(decoder, material.answers, config, fillers=material.fillers, infiller=infiller, generator=generator)
     hidden_size = int(decoder.model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
     feedback = Feedback(looker, config, world, hidden_size)
     return AdversarialRound(looker, feedback, engine, config, world)
 
 
-def build_infiller(config: Config, material: Material, decoder: Decoder) -> Infiller | None:
+def build_infiller(
+    config: Config, material: Material, decoder: Decoder, world: World, service: EngineService | None
+) -> Infiller | None:
     """Who finds other words for hidden ones; None where no masked view wants them."""
     if config.masking.view != "infill":
         return None
-    proposer = TransformersProposer(decoder, 4 * config.training.micro_batch_size)
+    proposer: Proposer = TransformersProposer(decoder, 4 * config.training.micro_batch_size)
+    if service and isinstance(service.fleet, LocalEngine):
+        proposer = LocalProposer(service.fleet, world.beat)
     settings = config.masking.infill
     vocabulary = load_vocabulary(material.tokenizer)
-    return Infiller(proposer, vocabulary, settings.candidates, settings.temperature, settings.lookahead)
+    return Infiller(
+        proposer,
+        vocabulary,
+        settings.candidates,
+        settings.temperature,
+        settings.lookahead,
+        longest=config.data.max_tokens,
+    )
 
 
 @contextmanager

@@ -266,8 +266,12 @@ class Training(Section):
 
 
 class Rollouts(Section):
-    backend: Literal["transformers", "vllm_server"] = Field(
-        "transformers", description="who answers prompts: the decoder in this process, or a vLLM server"
+    backend: Literal["transformers", "vllm_server", "vllm_local"] = Field(
+        "transformers",
+        description="who answers prompts: the decoder, a vLLM server, or a vLLM engine in this process",
+    )
+    memory_share: float = Field(
+        0.4, gt=0, lt=1, description="vllm_local on a GPU: part of its memory for the engine, given back in each step"
     )
     reader: Literal["tuned", "base"] = Field(
         "tuned", description="weights that read the masked views for adversary and reward: tuned, or the frozen base"

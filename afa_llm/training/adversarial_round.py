@@ -55,6 +55,8 @@ class AdversarialRound:
             self.looker.collect(look)
             self.feedback.reward(look, epoch, means)
             self._drop_stale(look, step, means)
+        if self.looker.generator is not None:
+            self.looker.generator.rest()
         reviews, kept = self._global_counts(looks)
         for look in looks:
             if not keep_graph:

@@ -28,6 +28,16 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "masking.masks_per_review = 1: the leave-one-out baseline needs at least 2 with direction attended",
         ["masking.masks_per_review=2"],
     ),
+    "an engine inside a rank": (
+        ["rollouts.backend=vllm_local", "masking.view=infill", "training.engine=deepspeed"],
+        "rollouts.backend = vllm_local: the engine is for one process",
+        ["rollouts.backend=vllm_server"],
+    ),
+    "addresses of an engine in this process": (
+        ["rollouts.backend=vllm_local", "masking.view=infill", "rollouts.addresses=['http://127.0.0.1:1']"],
+        "rollouts.backend = vllm_local: rollouts.addresses",
+        ["rollouts.backend=vllm_server"],
+    ),
     "words proposed under ZeRO-3": (
         ["masking.view=infill", "training.engine=deepspeed", "training.zero_stage=3"],
         "masking.view = infill: under ZeRO-3",

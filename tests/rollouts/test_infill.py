@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -155,6 +156,20 @@ def test_what_cannot_be_filled_is_left_out(reviews: Reviews) -> None:
     found = reviews.infiller().fill([nothing_before, special], seed=0, epoch=0)
     assert found[0][0] == () and found[0][1] != () and found[1] == ((),)
     assert reviews.infiller().fill([], seed=0, epoch=0) == []
+
+
+def test_no_prompt_becomes_longer_than_it_may(reviews: Reviews) -> None:
+    prompts = reviews.gapped(SOME)
+    free = reviews.infiller().fill(prompts, seed=0, epoch=0)
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    bound = replace(reviews.infiller(), longest=longest).fill(prompts, seed=0, epoch=0)
+
+    def lengths(fillings: list[tuple[tuple[int, ...], ...]]) -> list[int]:
+        gone = [sum(gap.end - gap.start for gap in prompt.gaps) for prompt in prompts]
+        new = [sum(map(len, row)) for row in fillings]
+        return [len(prompt.token_ids) - g + n for prompt, g, n in zip(prompts, gone, new, strict=True)]
+
+    assert max(lengths(free)) > longest == max(lengths(bound))
 
 
 # A vocabulary of whole words, small enough to enumerate: 0 begins the text, 9 to 11 go on as no word does.

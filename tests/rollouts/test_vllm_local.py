@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,11 +28,12 @@ from afa_llm.method.infilled_views import gapped_prompts
 from afa_llm.models.adapters import load_tokenizer, model_location
 from afa_llm.records import AnswerWords
 from afa_llm.rollouts.delivery import Limits
+from afa_llm.rollouts.engine_process import EngineLaunch
 from afa_llm.rollouts.generator import ALONE
 from afa_llm.rollouts.infill import Infiller
 from afa_llm.rollouts.label_scoring import label_logprobs, score_requests
 from afa_llm.rollouts.proposals import Continuation, Draw, TransformersProposer
-from afa_llm.rollouts.vllm_local import ENVIRONMENT, LocalEngine, LocalLaunch, LocalProposer
+from afa_llm.rollouts.vllm_local import ENVIRONMENT, LocalEngine, LocalProposer
 from afa_llm.rollouts.vllm_server import ServerGenerator
 
 pytestmark = [
@@ -44,8 +46,8 @@ pytestmark = [
 CLOSE = 1e-5  # worst case measured: 5.7e-6
 
 
-def launch(prefix_caching: bool = True) -> LocalLaunch:
-    return LocalLaunch(model_location(SETTINGS.path), None, "float32", 256, 8, MODULES, prefix_caching)
+def launch(prefix_caching: bool = True, model: str = model_location(SETTINGS.path)) -> EngineLaunch:
+    return EngineLaunch(sys.executable, model, None, "float32", 256, 8, MODULES, prefix_caching)
 
 
 def nothing() -> None: ...
@@ -254,7 +256,6 @@ def test_it_ends_without_leaving_anything_and_can_begin_again() -> None:
 
 
 def test_a_model_that_is_not_there_is_one_clear_message(tmp_path: Path) -> None:
-    wrong = LocalLaunch(str(tmp_path), None, "float32", 64, 8, MODULES)
     with pytest.raises(AfaError, match=r"rollouts\.backend = vllm_local: the engine cannot be built"):
-        LocalEngine(wrong).begin()
+        LocalEngine(launch(model=str(tmp_path))).begin()
     assert not torch.distributed.is_initialized()

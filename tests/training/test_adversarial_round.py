@@ -343,6 +343,9 @@ class Slow:
 
         return Pending()
 
+    def rest(self) -> None:
+        self.log.append("at rest")
+
 
 def asking(parts: Parts, version: int = 0) -> Slow:
     generator = Slow(parts.decoder, version)
@@ -361,7 +364,7 @@ def test_answers_of_a_generator_teach_as_the_decoders_own(tiny_model: Path, sour
     found = parts.gradient(parts.batches(5, 4))
     assert (found - expected).norm() / expected.norm() < 2e-4
     turns = ["asked", "asked", "waited for", "waited for"] if overlap else ["asked", "waited for"] * 2
-    assert generator.log == turns
+    assert generator.log == [*turns, "at rest"]
 
 
 @pytest.mark.parametrize(("version", "dropped"), [(7, 0.0), (5, 0.0), (4, 1.0)])
