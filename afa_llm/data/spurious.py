@@ -6,7 +6,8 @@ With correlation ρ the word stands in a share (1 + ρ)/2 of the reviews of `spu
 others (rounded; which reviews is drawn by seed), so the two shares differ by ρ; where half of the reviews have the
 label, ρ is the φ coefficient of word and label. Groups are label × word, such as `positive, with honestly`: a model
 that leans on the word fails in the groups that training hardly showed (worst-group accuracy, Sagawa et al. 2020, arXiv
-1911.08731). The construction is ours.
+1911.08731). The construction is ours. A test set with -0.9 shows the flip, but its groups that agree with training are
+small; with 0 all four groups are large enough to be told apart.
 """
 
 from __future__ import annotations

@@ -87,40 +87,46 @@ def removal_scores(
     """
     strata_N = strata_N or [[0] * len(focus_W) for focus_W in focus_N]
     extra = dict(others or {})
-    orders = [
-        _orders(focus_W, {name: scores_N[n] for name, scores_N in extra.items()}, strata_N[n], seed, n)
-        for n, focus_W in enumerate(focus_N)
-    ]
-    plans = [[_plan(review, order_W, fractions) for order_W in each] for review, each in enumerate(orders)]
-    clean: list[Hidden] = [(review, frozenset()) for review in range(len(focus_N))]
-    empty: list[Hidden] = [(review, frozenset(range(len(focus_W)))) for review, focus_W in enumerate(focus_N)]
+    plans = []
+    for n, focus_W in enumerate(focus_N):
+        scores = {name: scores_N[n] for name, scores_N in extra.items()}
+        orders = _orders(focus_W, scores, strata_N[n], seed, n)
+        plans.append([_plan(n, order_W, fractions) for order_W in orders])
+    clean: list[Hidden] = [(n, frozenset()) for n in range(len(focus_N))]
+    empty: list[Hidden] = [(n, frozenset(range(len(focus_W)))) for n, focus_W in enumerate(focus_N)]
     alone = {n: [(n, frozenset((word,))) for word in range(len(focus_N[n]))] for n in leave_one_out}
     sides = [query for each in plans for plan in each for side in plan for query in side]
-    wanted = dict.fromkeys([*clean, *empty, *sides, *(query for queries in alone.values() for query in queries)])
-    answered = _ask(list(wanted), probability)
-    probability_NC = np.array([answered[query] for query in clean])
-    prediction_N = probability_NC.argmax(axis=1).astype(np.int64) if len(clean) else np.zeros(0, dtype=np.int64)
-
-    def drop(query: Hidden) -> float:
-        review, label = query[0], prediction_N[query[0]]
-        return float(probability_NC[review, label] - answered[query][label])
-
-    drops = np.full((3 + len(extra), 2, len(focus_N)), np.nan)
-    for review in (n for n, focus_W in enumerate(focus_N) if len(focus_W)):
-        drops[:, :, review] = [[np.mean([drop(query) for query in side]) for side in plan] for plan in plans[review]]
-    found = [Removal(*pair) for pair in drops]
+    drops = _Drops(clean, [*empty, *sides, *(query for queries in alone.values() for query in queries)], probability)
+    table = np.full((3 + len(extra), 2, len(focus_N)), np.nan)
+    for n in (n for n, focus_W in enumerate(focus_N) if len(focus_W)):
+        table[:, :, n] = [[np.mean([drops.of(query) for query in side]) for side in plan] for plan in plans[n]]
+    by_focus, at_random, matched, *by_others = (Removal(*pair) for pair in table)
     return RemovalScores(
-        probability_NC,
-        prediction_N,
-        focus=found[0],
-        random=found[1],
-        matched=found[2],
-        others=dict(zip(extra, found[3:], strict=True)),
-        all_hidden_N=np.array([drop(query) if query[1] else np.nan for query in empty]),
+        drops.probability_NC,
+        drops.prediction_N,
+        by_focus,
+        at_random,
+        matched,
+        others=dict(zip(extra, by_others, strict=True)),
+        all_hidden_N=np.array([drops.of(query) if query[1] else np.nan for query in empty]),
         leave_one_out_N=tuple(
-            np.array([drop(query) for query in alone[n]]) if n in alone else None for n in range(len(focus_N))
+            np.array([drops.of(query) for query in alone[n]]) if n in alone else None for n in range(len(focus_N))
         ),
     )
+
+
+class _Drops:
+    """Everything asked at once, each set of words once: how far the predicted label's probability falls."""
+
+    def __init__(self, clean: list[Hidden], masked: list[Hidden], probability: MaskedProbability) -> None:
+        self._answered = _ask(list(dict.fromkeys([*clean, *masked])), probability)
+        self.probability_NC = np.array([self._answered[query] for query in clean])
+        rows = self.probability_NC.argmax(axis=1) if len(clean) else np.zeros(0)
+        self.prediction_N: Ints = rows.astype(np.int64)
+
+    def of(self, query: Hidden) -> float:
+        review, label = query[0], self.prediction_N[query[0]]
+        return float(self.probability_NC[review, label] - self._answered[query][label])
 
 
 def removal_count(words: int, fraction: float) -> int:
