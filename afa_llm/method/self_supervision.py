@@ -1,10 +1,10 @@
 """The rival: progressive self-supervised attention supervision (Tang et al., ACL 2019), for a causal model's readout.
 
-The paper's (its abstract was at hand; threshold and expected weights as its algorithm is known): round by round the most
-attended word of a review is taken, if the attention is concentrated (entropy under a threshold). Where the prediction
-was right the word is *active*, where it was wrong it is *misleading*; it is masked, and the next round looks at what is
-left. Training then adds γ times the squared distance of the attention on these words from what is expected of them:
-1/|active| on each active word, 0 on each misleading one.
+The paper's (its abstract was at hand; threshold and expected weights as we know its algorithm): round by round the
+most attended word of a review is taken, if the attention is concentrated (entropy under a threshold). Where the answer
+was right the word is *active*, where it was wrong it is *misleading*; it is masked, and the next round looks at what
+is left. Training then adds γ times the squared distance of the attention on these words from what is expected of
+them: 1/|active| on each active word, 0 on each misleading one.
 
 Our adaptation: attention is the focus of the readout position over the review's words; a word is masked by blocking its
 keys; the words are mined anew in each training round with the weights as they are. (The paper trains a model for each
