@@ -230,6 +230,15 @@ class Objective(Section):
     shown_task_weight: float = Field(
         0.0, ge=0, description="weight of the cross-entropy where only the words of one attended mask are shown"
     )
+    self_supervised_weight: float = Field(
+        0.0,
+        ge=0,
+        description="γ of the rival: attention towards words that made answers right (method/self_supervision.py)",
+    )
+    self_supervised_rounds: int = Field(5, ge=1, description="words of a review that the rival mines, one a round")
+    self_supervised_entropy: float = Field(
+        3.0, gt=0, description="the rival takes a word where the entropy of the focus is under this, in nats"
+    )
     group_floor: float = Field(1e-4, ge=0, description="groups whose rewards differ by less (std) are skipped")
 
 

@@ -25,6 +25,8 @@ def passes_per_review(config: Config) -> tuple[int, int]:
     forward, backward = (1 if keeps_graph else 2), 1
     if objective.policy_gradient_weight > 0:
         forward += config.masking.masks_per_review + (config.reward.source == "adversary") + (reader == "base")
+    if objective.self_supervised_weight > 0:
+        forward += objective.self_supervised_rounds - 1
     if objective.kl_weight > 0:
         forward += 1
     if objective.masked_task_weight > 0 or objective.masked_base_weight > 0:

@@ -97,5 +97,7 @@ def replay_bytes(config: Config, hidden_size: int, layout: Layout) -> int:
 def _masked_views(config: Config) -> int:
     """Views of a review that are read without gradient."""
     if config.objective.policy_gradient_weight <= 0:
-        return 1 if config.objective.kl_weight > 0 or config.objective.masked_base_weight > 0 else 0
+        objective = config.objective
+        beside = (objective.kl_weight, objective.masked_base_weight, objective.self_supervised_weight)
+        return 1 if max(beside) > 0 else 0
     return config.masking.masks_per_review + (config.reward.source == "adversary")

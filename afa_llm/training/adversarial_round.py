@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 
 from afa_llm.config import Config
-from afa_llm.method import masked_views, masking_policy, policy_gradient
+from afa_llm.method import masked_views, masking_policy, policy_gradient, self_supervision
 from afa_llm.method.attention_readout import sink_mass
 from afa_llm.records import Batch
 from afa_llm.training.distributed import World
@@ -109,8 +109,20 @@ class AdversarialRound:
             kl = self._divergence(look)
             loss = loss + weights.kl_weight * kl / reviews
             means.put_sum("kl", float(kl.detach()), float(batch.weight_B.sum()))
+        if look.mined is not None:
+            loss = loss + weights.self_supervised_weight * self._self_supervision(look, means) / reviews
         self._log_clean(look, task, entropy_B, means)
         return loss
+
+    def _self_supervision(self, look: Look, means: Means) -> torch.Tensor:
+        """The rival's term, and how many words it found."""
+        assert look.mined is not None
+        weight_B = look.batch.weight_B
+        distance = self_supervision.supervision_sum(look.focus.focus_BW, look.mined, weight_B)
+        means.put_sum("self_supervised_loss", float(distance.detach()), float(weight_B.sum()))
+        means.add("active_words", look.mined.active_BW.sum(-1), weight_B)
+        means.add("misleading_words", look.mined.misleading_BW.sum(-1), weight_B)
+        return distance
 
     def _policy_gradient(self, look: Look) -> torch.Tensor:
         assert look.masks is not None and look.reward_BK is not None and look.kept_BK is not None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from afa_llm.config import Config
-from afa_llm.method import infilled_views, masked_views, masking_policy
+from afa_llm.method import infilled_views, masked_views, masking_policy, self_supervision
 from afa_llm.method import reward as rewards
 from afa_llm.method.attention_readout import Focus, read_focus
 from afa_llm.method.mask_noise import filler_choice, gumbel_noise
@@ -50,6 +50,7 @@ class Look:
     answers_version: int | None = None
     reward_BK: torch.Tensor | None = None
     kept_BK: torch.Tensor | None = None
+    mined: self_supervision.MinedWords | None = None
 
 
 class Looker:
@@ -89,6 +90,8 @@ class Looker:
         look = Look(batch, clean, focus)
         if self.gives_feedback or self.uses_masked_view or self.uses_shown_view:
             look.masks = self._draw(look, epoch)
+        if self.config.objective.self_supervised_weight > 0:
+            look.mined = self._mine(look)
         if self.gives_feedback:
             self._read_views(look, epoch)
         elif self.uses_masked_view and look.masks is not None:
@@ -237,6 +240,23 @@ class Looker:
         clean = [prompt.token_ids for prompt in look.batch.prompts]
         asked = generator.ask([*clean, *masked_views.views_as_prompts(view)], self.answers)
         return asked if self.config.rollouts.overlap else Answered(asked.result())
+
+    def _mine(self, look: Look) -> self_supervision.MinedWords:
+        """The rival's words: always as many passes, so that ranks keep in step. Without gradient."""
+        objective, batch = self.config.objective, look.batch
+        clean, focus, shown_BW = look.clean, look.focus, batch.word_mask_BW
+        found = self_supervision.MinedWords.none(shown_BW)
+        for done in range(objective.self_supervised_rounds):
+            if done:
+                view = masked_views.hide(batch, found.together()[:, None], "block")
+                with self.decoder.answering():
+                    clean = self.decoder.read(view, self.answers)
+                shown_BW = view.word_mask_BW
+                focus = read_focus(clean.rows_LBHT, view.word_of_token_BT, shown_BW)
+            right_B = clean.label_logprob_BC.argmax(-1) == batch.label_B
+            limit = objective.self_supervised_entropy
+            found = self_supervision.mine(found, focus.focus_BW, focus.log_focus_BW, shown_BW, right_B, limit)
+        return found
 
     def read_first_masked(self, look: Look) -> DecoderReading:
         """The first masked view of each review (attended, where both are drawn), differentiable."""

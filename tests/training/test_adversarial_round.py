@@ -92,11 +92,16 @@ ARMS = {
         "masking.fillers=[' a', ' the', ' one of']",
         "objective.masked_task_weight=1",
     ],
+    "rival": [
+        "objective.policy_gradient_weight=0",
+        "objective.self_supervised_weight=2",
+        "objective.self_supervised_rounds=3",
+    ],
     "shuffled": ["reward.shuffle=true", "masking.direction=attended"],
 }
 
 
-@pytest.mark.parametrize("arm", ["adversary", "drop", "all terms", "other words", "several fillers"])
+@pytest.mark.parametrize("arm", ["adversary", "drop", "all terms", "other words", "several fillers", "rival"])
 def test_the_split_into_micro_batches_leaves_the_gradient(tiny_model: Path, arm: str) -> None:
     whole = Parts(tiny_model, *ARMS[arm]).gradient(Parts(tiny_model).batches(9))
     parts = Parts(tiny_model, *ARMS[arm])

@@ -1,0 +1,44 @@
+"""Small facts around a cell's process: its devices, its lock, its last words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from afa_llm.benchmark.cell_process import devices, last_words, lock_file
+
+
+@pytest.mark.parametrize(
+    ("visible", "slots", "expected"),
+    [
+        ("", 2, [None, None]),
+        ("0,1,2,3", 2, ["0,2", "1,3"]),
+        ("4,5", 2, ["4", "5"]),
+        ("7", 3, ["7", "7", "7"]),
+        ("0,1,2", 2, ["0,2", "1"]),
+    ],
+)
+def test_gpus_are_dealt_out(visible: str, slots: int, expected: list[str | None]) -> None:
+    environment = {"CUDA_VISIBLE_DEVICES": visible} if visible else {}
+    assert list(devices(slots, environment)) == expected
+
+
+def test_a_lock_is_taken_once_and_given_back(tmp_path: Path) -> None:
+    first = lock_file(tmp_path / "x.lock")
+    assert first is not None
+    assert lock_file(tmp_path / "x.lock") is None
+    os.close(first)
+    again = lock_file(tmp_path / "x.lock")
+    assert again is not None
+    os.close(again)
+
+
+def test_last_words_are_the_message_of_afa(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("step 1\nafa train: lora.target_modules: wrong\nwarning: leaked\n\n")
+    assert last_words(log) == "afa train: lora.target_modules: wrong"
+    log.write_text("step 1\nRuntimeError: boom\n")
+    assert last_words(log) == "RuntimeError: boom"
+    assert last_words(tmp_path / "none") == "no log"
