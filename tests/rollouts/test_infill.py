@@ -221,15 +221,18 @@ def test_many_candidates_approach_the_distribution_given_both_sides() -> None:
 def test_only_what_stands_before_the_next_gap_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     two = GappedPrompt((0, 4, 2, 3, 7, 5, 1, 9), (Gap(3, 4, ((3,),)), Gap(5, 6, ((5,),))), (11, 0))
     seen: list[tuple[int, ...]] = []
+    before: list[tuple[int, ...]] = []
 
     class Seeing(TransformersProposer):
         def score(self, asked):  # type: ignore[no-untyped-def]
             seen.extend(each.token_ids for each in asked)
+            before.extend(each.prefix for each in asked if len(each.prefix) > 4)
             return super().score(asked)
 
     proposer = Seeing(Decoder(small_llama(12, seed=26), (1,), 0), 64)
-    Infiller(proposer, WHOLE, 8, lookahead=16).fill([two], seed=0, epoch=0)
+    ((filling, _),) = Infiller(proposer, WHOLE, 8, lookahead=16).fill([two], seed=0, epoch=0)
     assert set(seen) == {(7,), (1, 9)}
+    assert {prefix[:5] for prefix in before} == {(0, 4, 2, *filling, 7)}  # the gap before stands filled
     seen.clear()
     Infiller(proposer, WHOLE, 8, lookahead=1).fill([two], seed=0, epoch=0)
     assert set(seen) == {(7,), (1,)}
@@ -243,6 +246,15 @@ def test_the_hidden_word_spelled_with_other_tokens_is_drawn_again() -> None:
     prompts = [GappedPrompt((0, 5, 1, 5, 5), (Gap(2, 3, ((1,),)),), (review, 0)) for review in range(300)]
     texts = Counter(spelled.text(filling) for (filling,) in infiller.fill(prompts, seed=0, epoch=0))
     assert " w1" not in texts and texts[" w"] + texts[" w2"] > 20
+
+
+def test_a_hidden_word_that_is_all_but_certain_is_replaced_too() -> None:
+    likely = int(exact(0).argmax())
+    gap = Gap(3, 4, ((likely,),))
+    decoder = Decoder(small_llama(12, seed=26), (1,), 0)
+    infiller = Infiller(TransformersProposer(decoder, 500), WHOLE, 1, temperature=0.02)
+    prompts = [GappedPrompt((*PROMPT.token_ids[:3], likely, 5), (gap,), (review, 0)) for review in range(20)]
+    assert all(filling not in ((), (likely,)) for (filling,) in infiller.fill(prompts, seed=0, epoch=0))
 
 
 def test_seeds_are_63_bits_and_even() -> None:
