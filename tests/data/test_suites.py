@@ -26,6 +26,11 @@ RATED = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _no_folder_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AFA_DATA", raising=False)
+
+
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row) + "\n" for row in rows)
