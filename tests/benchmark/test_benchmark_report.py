@@ -71,6 +71,15 @@ def test_means_and_differences_are_those_of_the_cells(place: Path, content: dict
     assert prompted["before"] is None and prompted["final"]["count"] == 3
 
 
+def test_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    benchmark, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=20, same_name=True)
+    write_benchmark(benchmark, cells, tmp_path / "fake")
+    found = json.loads((tmp_path / "fake" / "benchmark.json").read_text())
+    assert {row["set"] for row in found["means"]} == {"films/dev", "books/dev"}
+    rows = [r for r in found["means"] if (r["arm"], r["metric"]) == ("afa", "accuracy")]
+    assert len(rows) == 2
+
+
 def test_goals(content: dict[str, Any]) -> None:
     goals = {goal["name"]: goal for goal in content["goals"]}
     rows = [r for r in content["comparisons"] if (r["arm"], r["metric"]) == ("afa", "auprc")]
