@@ -86,6 +86,7 @@ def test_goals(content: dict[str, Any]) -> None:
     assert goals["focus"]["value"]["count"] == 2  # the seeds whose cells are there on both sets
     assert goals["focus"]["reached"] == (goals["focus"]["value"]["value"] >= 0.5)
     assert goals["focus"]["value"]["value"] == pytest.approx(rows[0]["over_seeds"]["value"], abs=0.1)
+    assert goals["elsewhere"]["value"] is None and goals["elsewhere"]["reached"] is None  # one of its sets is missing
     assert goals["later"]["unit"] == "percent"
 
 
