@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fake_matrix import write_fake_matrix
 
-from afa_llm.benchmark import figures, tables
+from afa_llm.benchmark import figures, summary, tables
 from afa_llm.benchmark.outcomes import read_outcome
 from afa_llm.benchmark.report import write_benchmark
 from afa_llm.benchmark.results import SCHEMA
@@ -130,6 +130,21 @@ def test_latex_escapes() -> None:
     table = tables.Table("t", "t", ("a_b", "50 %"), (("x & y", False, (tables.Cell("−1.5", "± 2", "★★"),)),))
     assert r"x \& y & $-$1.5$^{**}$ {\footnotesize $\pm$ 2} \\" in tables.latex(table)
     assert r"a\_b & 50 \%" in tables.latex(table)
+
+
+def test_a_goal_within_noise_is_not_reached() -> None:
+    goal = {"claim": "x", "at_least": 0.01, "unit": "points", "reached": True, "shown": False}
+    value = {"value": 0.02, "low": -0.01, "high": 0.05}
+    kinds = [
+        summary.goal_lines({"confidence": 0.95, "goals": [goal | change]})[0].kind
+        for change in (
+            {"value": value},
+            {"value": value, "shown": True},
+            {"value": value, "reached": False},
+            {"value": None},
+        )
+    ]
+    assert kinds == ["same", "better", "worse", "same"]
 
 
 def test_only_claims_are_coloured() -> None:
