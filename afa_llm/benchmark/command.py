@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,8 +52,10 @@ def run(options: argparse.Namespace) -> int:
         return 0
     lock = _claim(place)
     with ProgressTable(console, options.jobs) as table:
-        code = MatrixRunner(chosen, jobs=options.jobs, launcher=options.launcher, watch=table).run()
+        runner = MatrixRunner(chosen, jobs=options.jobs, launcher=options.launcher, watch=table)
+        code = runner.run()
     os.close(lock)
+    _tell_end(runner)
     return _write(benchmark, cells, place, code)
 
 
@@ -74,6 +77,17 @@ def _write(benchmark: Benchmark, cells: Sequence[Cell], place: Path, code: int) 
     for path in write_benchmark(benchmark, cells, place):
         print(path)
     return code
+
+
+def _tell_end(runner: MatrixRunner) -> None:
+    """What is left to do, on stderr."""
+    failed = [status for status in runner.statuses if status.state == "failed"]
+    for status in failed:
+        print(f"{status.cell.name}: {status.message}\n  log: {status.cell.beside('.log')}", file=sys.stderr)
+    if runner.stop_signal:
+        print(f"stopped by {runner.stop_signal.name}; the same command goes on", file=sys.stderr)
+    elif failed:
+        print(f"{len(failed)} cells failed; the same command tries them again", file=sys.stderr)
 
 
 def _claim(place: Path) -> int:

@@ -84,7 +84,7 @@ def page(matrix: Matrix, content: Content) -> dict[str, Any]:
         "axis": axis,
         "comparisons": accuracy,
         "learning": {name: curves.learning_curves(matrix, name, titles) for name in benchmark.data_sets},
-        "frequency": {name: curves.focus_by_frequency(matrix, data, name, titles) for data, name in matrix.sets()},
+        "frequency": {matrix.label(key): curves.focus_by_frequency(matrix, *key, titles) for key in matrix.sets()},
         "galleries": list(_galleries(matrix, shown)),
         "phase_names": {"before": titles[benchmark.reference], "after": titles[shown]},
         "chart": charts,
@@ -122,7 +122,7 @@ def _galleries(matrix: Matrix, shown: str):  # type: ignore[no-untyped-def]
         labels = ours[seeds[0]].results["labels"]
         kept = [shelf for shelf in shelves(items, labels, MOST_CARDS) if shelf.found] if items else []
         if kept:
-            yield seeds[0], Gallery(name, kept, True, any(item.rationale for item in items))
+            yield seeds[0], Gallery(matrix.label((data_set, name)), kept, True, any(item.rationale for item in items))
 
 
 def _shown(value: Any) -> Any:

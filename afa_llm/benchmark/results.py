@@ -56,7 +56,7 @@ SCHEMA = {
     "cells[].sets[].before.*": "metric -> value before training; null for prompted arms",
     "cells[].sets[].final.*": "metric -> value of the arm's result",
     "means[].data_set": "key of the data set",
-    "means[].set": "name of the evaluation set",
+    "means[].set": "name of the evaluation set; data set/name where several data sets have one of that name",
     "means[].arm": "key of the arm",
     "means[].metric": "accuracy (mean over templates), worst_group, rare_word, pair_consistency, macro_f1, ece, "
     "passed_<kind>_<test>, or a focus metric (focus_metrics.METRICS)",
@@ -65,7 +65,7 @@ SCHEMA = {
     "means[].gain": "estimate over seeds of final − before",
     "means[].relative_gain": "estimate over seeds of (final − before) / before",
     "comparisons[].data_set": "key of the data set",
-    "comparisons[].set": "name of the evaluation set",
+    "comparisons[].set": "as in means",
     "comparisons[].arm": "arm, less the reference",
     "comparisons[].metric": "as above",
     "comparisons[].over_seeds": "estimate of the difference, t-interval over seeds",
@@ -123,6 +123,10 @@ class Matrix:
         keys = [(data, name) for (data, _, _), outcome in self.outcomes.items() for name in outcome.final]
         order = list(self.benchmark.data_sets)
         return sorted(dict.fromkeys(keys), key=lambda key: order.index(key[0]))
+
+    def label(self, key: Key) -> str:
+        """The evaluation set's name, with its data set before it where several have a set of that name."""
+        return key[1] if sum(other[1] == key[1] for other in self.sets()) == 1 else f"{key[0]}/{key[1]}"
 
     def values(self, key: Key, arm: str, metric: str, phase: str = "final") -> dict[int, float]:
         """A metric by seed, of the seeds that have it. Phase: final or before."""
@@ -200,7 +204,7 @@ def _means(matrix: Matrix) -> list[dict[str, Any]]:
                 both = [seed for seed in final if seed in before]
                 gains = [final[seed] - before[seed] for seed in both]
                 shares = [(final[seed] - before[seed]) / before[seed] for seed in both if before[seed] > 0]
-                row: dict[str, Any] = {"data_set": key[0], "set": key[1], "arm": arm, "metric": metric}
+                row: dict[str, Any] = {"data_set": key[0], "set": matrix.label(key), "arm": arm, "metric": metric}
                 row["final"] = over_seeds(list(final.values()), confidence)
                 row["before"] = over_seeds(list(before.values()), confidence) if before else None
                 row["gain"] = over_seeds(gains, confidence) if gains else None
@@ -217,7 +221,7 @@ def _comparisons(matrix: Matrix) -> list[dict[str, Any]]:
         for metric in matrix.metrics():
             found = {key: difference for key in matrix.sets() if (difference := _difference(matrix, key, arm, metric))}
             for key, difference in zip(found, with_holm(list(found.values())), strict=True):
-                row = {"data_set": key[0], "set": key[1], "arm": arm, "metric": metric}
+                row = {"data_set": key[0], "set": matrix.label(key), "arm": arm, "metric": metric}
                 rows.append({**row, **vars(difference), "stars": difference.stars})
     return rows
 
@@ -226,7 +230,7 @@ def _difference(matrix: Matrix, key: Key, arm: str, metric: str) -> Difference |
     reference = matrix.benchmark.reference
     if metric != ACCURACY:
         return compare_metric(matrix.values(key, arm, metric), matrix.values(key, reference, metric), matrix.how)
-    where = f"{key[0]} ({key[1]}): {arm} and {reference}"
+    where = f"{key[0]}, {key[1]}: {arm} and {reference}"
     return compare_answers(_answers(matrix, key, arm), _answers(matrix, key, reference), matrix.how, where)
 
 
@@ -258,12 +262,13 @@ def _average(matrix: Matrix, arm: str) -> dict[str, Any] | None:
 
 
 def _goal(matrix: Matrix, name: str, goal: Goal) -> dict[str, Any]:
-    keys = [key for key in matrix.sets() if not goal.sets or key[1] in goal.sets]
-    wanted = len(goal.sets) or len(keys)
+    every = matrix.sets()
+    keys = [key for key in every if not goal.sets or {key[1], matrix.label(key)} & set(goal.sets)]
+    missing = set(goal.sets) - {name for key in every for name in (key[1], matrix.label(key))}
     per_seed = []
     for seed in matrix.benchmark.seeds:
         found = [_wanted(matrix, key, goal, seed) for key in keys]
-        if found and len(found) == wanted and all(value is not None for value in found):
+        if found and not missing and all(value is not None for value in found):
             per_seed.append(sum(value for value in found if value is not None) / len(found))
     value = over_seeds(per_seed, matrix.how.confidence) if per_seed else None
     return {

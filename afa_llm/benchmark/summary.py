@@ -78,6 +78,8 @@ def _goal(goal: Content, confidence: float) -> Line:
     text = f"wanted at least {wanted}, found {_in(unit, value['value'])}"
     if value["low"] is not None:
         text += f" ({100 * confidence:g} % interval {_in(unit, value['low'])} to {_in(unit, value['high'])})"
+    if goal["reached"] and goal["shown"]:
+        return Line("better", goal["claim"], f"{text}: reached")
     if goal["reached"]:
-        return Line("better", goal["claim"], f"{text}: reached{'' if goal['shown'] else ', but within noise'}")
+        return Line("same", goal["claim"], f"{text}: that much, but it may be noise")
     return Line("worse", goal["claim"], f"{text}: not reached")

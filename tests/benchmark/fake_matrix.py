@@ -32,6 +32,7 @@ data_sets: {films: {}, books: {}}
 goals:
   gain: {arm: afa, against: ce, at_least: 0.02}
   focus: {arm: afa, against: ce, metric: auprc, at_least: 0.5}
+  elsewhere: {arm: afa, at_least: 0, sets: [films_dev, songs_dev]}
   later: {arm: afa, at_least: 0.126, relative: true}
 """
 TEMPLATES = ("review_sentiment", "overall_it_was")
@@ -39,7 +40,11 @@ SKILL = {"ce": (1.2, 0.6), "masks": (1.22, 0.7), "afa": (1.75, 1.9)}
 
 
 def write_fake_matrix(
-    place: Path, seeds: Sequence[int] = (0, 1, 2), reviews: int = 150, missing: Sequence[str] = ()
+    place: Path,
+    seeds: Sequence[int] = (0, 1, 2),
+    reviews: int = 150,
+    missing: Sequence[str] = (),
+    same_name: bool = False,
 ) -> tuple[Benchmark, list[Cell]]:
     """The cells but `missing` ones, and what was asked for."""
     place.mkdir(parents=True, exist_ok=True)
@@ -50,8 +55,9 @@ def write_fake_matrix(
         if cell.name in missing:
             continue
         tuned, sharpness = SKILL.get(cell.arm, (1.0, 0.3))
+        name = "dev" if same_name else f"{cell.data_set}_dev"
         write_fake_run(
-            cell.folder, data_sets=(f"{cell.data_set}_dev",), reviews=reviews, templates=TEMPLATES,
+            cell.folder, data_sets=(name,), reviews=reviews, templates=TEMPLATES,
             trained=cell.kind == "trained", steps=60, draw=cell.seed, tuned=tuned + 0.02 * cell.seed,
             sharpness=sharpness,
         )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fake_matrix import write_fake_matrix
 
-from afa_llm.benchmark import figures, tables
+from afa_llm.benchmark import figures, summary, tables
 from afa_llm.benchmark.outcomes import read_outcome
 from afa_llm.benchmark.report import write_benchmark
 from afa_llm.benchmark.results import SCHEMA
@@ -71,12 +71,22 @@ def test_means_and_differences_are_those_of_the_cells(place: Path, content: dict
     assert prompted["before"] is None and prompted["final"]["count"] == 3
 
 
+def test_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    benchmark, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=20, same_name=True)
+    write_benchmark(benchmark, cells, tmp_path / "fake")
+    found = json.loads((tmp_path / "fake" / "benchmark.json").read_text())
+    assert {row["set"] for row in found["means"]} == {"films/dev", "books/dev"}
+    rows = [r for r in found["means"] if (r["arm"], r["metric"]) == ("afa", "accuracy")]
+    assert len(rows) == 2
+
+
 def test_goals(content: dict[str, Any]) -> None:
     goals = {goal["name"]: goal for goal in content["goals"]}
     rows = [r for r in content["comparisons"] if (r["arm"], r["metric"]) == ("afa", "auprc")]
     assert goals["focus"]["value"]["count"] == 2  # the seeds whose cells are there on both sets
     assert goals["focus"]["reached"] == (goals["focus"]["value"]["value"] >= 0.5)
     assert goals["focus"]["value"]["value"] == pytest.approx(rows[0]["over_seeds"]["value"], abs=0.1)
+    assert goals["elsewhere"]["value"] is None and goals["elsewhere"]["reached"] is None  # one of its sets is missing
     assert goals["later"]["unit"] == "percent"
 
 
@@ -120,6 +130,21 @@ def test_latex_escapes() -> None:
     table = tables.Table("t", "t", ("a_b", "50 %"), (("x & y", False, (tables.Cell("−1.5", "± 2", "★★"),)),))
     assert r"x \& y & $-$1.5$^{**}$ {\footnotesize $\pm$ 2} \\" in tables.latex(table)
     assert r"a\_b & 50 \%" in tables.latex(table)
+
+
+def test_a_goal_within_noise_is_not_reached() -> None:
+    goal = {"claim": "x", "at_least": 0.01, "unit": "points", "reached": True, "shown": False}
+    value = {"value": 0.02, "low": -0.01, "high": 0.05}
+    kinds = [
+        summary.goal_lines({"confidence": 0.95, "goals": [goal | change]})[0].kind
+        for change in (
+            {"value": value},
+            {"value": value, "shown": True},
+            {"value": value, "reached": False},
+            {"value": None},
+        )
+    ]
+    assert kinds == ["same", "better", "worse", "same"]
 
 
 def test_only_claims_are_coloured() -> None:

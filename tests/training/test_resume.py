@@ -20,13 +20,13 @@ STEPS = 12
 @pytest.fixture(scope="module")
 def whole(
     tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, torch.Tensor], list[dict]]:
-    """An unbroken run of twelve steps with a checkpoint after each: folder, final state, metrics."""
+) -> tuple[Path, dict[str, torch.Tensor], list[dict], tuple[int, int]]:
+    """An unbroken run of twelve steps with a checkpoint after each: folder, final state, metrics, tokens."""
     folder = tmp_path_factory.mktemp("whole")
     trainer = small_trainer(tiny_model, folder, "training.checkpoint_every=1", f"training.keep_checkpoints={STEPS}")
     assert trainer.total_steps == STEPS
-    trainer.run()
-    return folder, everything(trainer), _metrics(folder)
+    summary = trainer.run()
+    return folder, everything(trainer), _metrics(folder), (summary.forward_tokens, summary.backward_tokens)
 
 
 def _metrics(folder: Path) -> list[dict]:
@@ -36,13 +36,14 @@ def _metrics(folder: Path) -> list[dict]:
 
 @pytest.mark.parametrize("stop", range(1, STEPS))
 def test_resumed_after_any_step(whole: tuple, tiny_model: Path, tmp_path: Path, stop: int) -> None:
-    folder, final, metrics = whole
+    folder, final, metrics, tokens = whole
     shutil.copytree(folder / "checkpoints" / f"step_{stop:06d}", tmp_path / "checkpoints" / f"step_{stop:06d}")
     (tmp_path / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text())
     torch.manual_seed(99)  # a new process has another random state
     trainer = small_trainer(tiny_model, tmp_path, "run.resume=true", "training.checkpoint_every=0")
     summary = trainer.run()
     assert summary.resumed_from == stop
+    assert (summary.forward_tokens, summary.backward_tokens) == tokens
     again = everything(trainer)
     assert again.keys() == final.keys()
     assert [name for name in final if not torch.equal(final[name], again[name])] == []
