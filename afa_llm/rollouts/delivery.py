@@ -10,7 +10,7 @@ The last two are about equal numbers, so they show even where an adapter has mov
 counts where it is larger than what the two sides disagree by on the base.
 
 Limits: our choice. Mean |Δp| measured on the packaged model, 64 prompts: float32 on both sides 6e-7; NF4 against its
-own unpacked weights, both in bfloat16, 0.005 (as far as bfloat16 is from float32 in one program); NF4 against the
+own unpacked weights, both in bfloat16, 0.003 to 0.008 (bfloat16 against float32: 0.005); NF4 against the
 original weights 0.020, which fails: serve the unpacked base then (rollouts.serve).
 
 Legend: N probe prompts, C labels.
