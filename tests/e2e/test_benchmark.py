@@ -41,7 +41,7 @@ def write_benchmark(folder: Path, tiny_model: Path) -> str:
             "few": {"kind": "prompted", "settings": {"prompts": {"demonstrations": 2}}},
         },
     }
-    (folder / "small.yaml").write_text(yaml.safe_dump(content))
+    (folder / "small.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     return "small.yaml"
 
 
