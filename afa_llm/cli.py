@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from afa_llm.errors import INTERRUPTED, AfaError, PeerLostError
 
 CONFIG_HELP = "YAML file, or builtin:demo; left out: all defaults"
+LEADER_SECONDS = 20.0  # for rank 0 to meet the same error
 OVERRIDE_HELP = "settings laid over the file, such as training.epochs=2 masking.direction=attended"
 
 
@@ -28,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.run(options)
     except AfaError as error:
         tells = error.told_here if isinstance(error, PeerLostError) else os.environ.get("RANK", "0") == "0"
+        if not tells and type(error) is AfaError:
+            # The launcher ends all ranks once one has ended: rank 0 first says what is wrong. Where it does not come
+            # to the same end, this rank says it.
+            time.sleep(LEADER_SECONDS)
+            tells = True
         if tells:
             print(f"afa {options.verb}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

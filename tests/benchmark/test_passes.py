@@ -11,17 +11,19 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from test_adversarial_round import ARMS, Parts
 
 from afa_llm.benchmark.passes import passes_per_review
+from afa_llm.errors import AfaError
 from afa_llm.models.pass_tokens import PassTokens
 
 MORE = {
     "plain": ["objective.policy_gradient_weight=0"],
     "base": ["reward.source=probability_drop", "rollouts.reader=base", "objective.masked_base_weight=1"],
+    "shown": ["masking.direction=attended", "objective.shown_task_weight=1"],
     "two parts": ["training.micro_batch_size=4"],
     "dropout": ["lora.dropout=0.1"],
 }
 
 
-@pytest.mark.parametrize("arm", [name for name in (ARMS | MORE) if name != "all terms"])
+@pytest.mark.parametrize("arm", [name for name in (ARMS | MORE) if name not in ("all terms", "other words")])
 def test_passes(tiny_model: Path, arm: str) -> None:
     parts = Parts(tiny_model, "training.reviews_per_step=8", "training.micro_batch_size=8", *(ARMS | MORE)[arm])
     prompt = parts.batches(1)[0].prompts[0]
@@ -31,3 +33,8 @@ def test_passes(tiny_model: Path, arm: str) -> None:
     tokens = 8 * len(prompt.token_ids)
     found = (parts.decoder.tokens.forward / tokens, parts.decoder.tokens.backward / tokens)
     assert found == passes_per_review(parts.config)
+
+
+def test_proposals_cannot_be_counted_beforehand(tiny_model: Path) -> None:
+    with pytest.raises(AfaError, match=r"masking\.view = infill"):
+        passes_per_review(Parts(tiny_model, *ARMS["other words"]).config)

@@ -169,7 +169,7 @@ def test_no_prompt_becomes_longer_than_it_may(reviews: Reviews) -> None:
         new = [sum(map(len, row)) for row in fillings]
         return [len(prompt.token_ids) - g + n for prompt, g, n in zip(prompts, gone, new, strict=True)]
 
-    assert max(lengths(free)) > longest == max(lengths(bound))
+    assert max(lengths(free)) > longest >= max(lengths(bound)) > longest - 10
 
 
 # A vocabulary of whole words, small enough to enumerate: 0 begins the text, 9 to 11 go on as no word does.
