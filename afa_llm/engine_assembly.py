@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from afa_llm.config import Config, Rollouts
+from afa_llm.config import Config
+from afa_llm.config_running import Rollouts
 from afa_llm.errors import AfaError
 from afa_llm.models.adapters import model_location, save_adapter
 from afa_llm.models.decoder import Decoder

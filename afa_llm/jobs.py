@@ -11,12 +11,12 @@ import numpy as np
 from rich.console import Console
 
 from afa_llm import assembly
-from afa_llm.assembly import Material, tell
 from afa_llm.config import Config
 from afa_llm.data.suites import resolve_suites
 from afa_llm.data.words import split_words
 from afa_llm.errors import StoppedError
 from afa_llm.evaluation.focus_reader import FocusReader
+from afa_llm.material import Material, prepare
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import Example
 from afa_llm.rollouts.engine_service import EngineService
@@ -77,7 +77,7 @@ def train(config: Config) -> Path:
             validate = assembly.build_validation(config, material, decoder, world)
             prompts, deliver = material.train_prompts, service.deliver if service and generator else None
             trainer = Trainer(config, world, adversarial_round, engine, prompts, folder, validate, deliver)
-            tell(world, f"{len(prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
+            world.tell(f"{len(prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
             before = measure_phase(config, material, decoder, world, clock, "before", service)
             with clock.phase("training"):
                 summary = trainer.run()
@@ -137,7 +137,7 @@ def _open(config: Config, world: World, clock: Clock) -> tuple[Path, Material]:
     folder = open_folder(config, world)
     with clock.phase("data"):
         world.pulse.at("data")
-        material = assembly.prepare(config)
+        material = prepare(config)
         report_data(folder, material, world)
     return folder, material
 
@@ -148,7 +148,7 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
 
     config = resolve_suites(config)
     world = distributed.start("plain", config.training.timeout_minutes)
-    material = assembly.prepare(config.model_copy(update={"data": _no_evaluation(config)}), training=False)
+    material = prepare(config.model_copy(update={"data": _no_evaluation(config)}), training=False)
     decoder = assembly.build_decoder(config, material, world.device, adapter)
     builder = material.builders[config.prompts.train]
     examples = [Example(f"text {i}", text, 0, split_words(text)) for i, text in enumerate(texts)]

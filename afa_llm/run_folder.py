@@ -10,12 +10,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from afa_llm.assembly import Material, tell
 from afa_llm.config import Config
 from afa_llm.config_loading import dump_config, load_config
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.errors import AfaError
 from afa_llm.evaluation import json_files
+from afa_llm.material import Material
 from afa_llm.training.distributed import World
 
 
@@ -75,12 +75,12 @@ def report_data(folder: Path, material: Material, world: World) -> None:
     if not world.leads:
         return
     for notice in material.notices:
-        tell(world, notice)
+        world.tell(notice)
     together = Quarantine()
     for title, quarantine in material.quarantines.items():
         together.absorb(quarantine)
         if quarantine.summary():
-            tell(world, f"{title}: {quarantine.summary()}")
+            world.tell(f"{title}: {quarantine.summary()}")
     written = together.write(folder / "quarantine.jsonl")
     if written:
-        tell(world, f"{len(together.rows)} rows set aside, see {written}")
+        world.tell(f"{len(together.rows)} rows set aside, see {written}")

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from afa_llm.assembly import Material, tell
 from afa_llm.config import Config
 from afa_llm.evaluation import json_files
 from afa_llm.evaluation.estimates import Floats, Resampling
@@ -25,6 +24,7 @@ from afa_llm.evaluation.report import write_report
 from afa_llm.evaluation.results import Measured, Reading, RunFacts, build_results
 from afa_llm.evaluation.slices import Slice, slices_of
 from afa_llm.evaluation.word_frequencies import WordFrequencies, is_punctuation, normal_form
+from afa_llm.material import Material
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import Answers, AnswerWords, Prompt
 from afa_llm.rollouts.engine_service import EngineService
@@ -96,7 +96,7 @@ def _measure_all(
     generator = TokenIdAnswers(answering)
     frequencies = WordFrequencies.from_examples(material.train_examples, settings.rare_quantile)
     for title, sets in material.prompt_sets.items():
-        tell(world, f"{phase}: {title}, {len(sets[0].prompts)} reviews, {len(sets)} template(s)")
+        world.tell(f"{phase}: {title}, {len(sets[0].prompts)} reviews, {len(sets)} template(s)")
         for prompt_set in sets:
             found.items += measure(prompt_set, generator, phase, settings.calibrations, settings.batch_size * 8)
         prompts = material.focus_prompts[title]

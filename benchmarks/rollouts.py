@@ -95,7 +95,7 @@ def measure(model: str, backend: str, batches: Sequence[int], seconds: float, fo
     """One process: JSON lines on stdout, the answers to the smallest batch beside the model."""
     import torch
 
-    from afa_llm.config import Lora, Model, Training
+    from afa_llm.config_running import Lora, Model, Training
     from afa_llm.models.adapters import attach_lora, load_base, load_tokenizer, model_location, save_adapter
     from afa_llm.models.decoder import Decoder
     from afa_llm.rollouts.generator import ALONE, TransformersGenerator

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from afa_llm import assembly, engine_assembly
-from afa_llm.config import Model, Rollouts
+from afa_llm import engine_assembly, material
 from afa_llm.config_loading import load_config
+from afa_llm.config_running import Model, Rollouts
 from afa_llm.engine_assembly import check_engine
 from afa_llm.errors import AfaError
+from afa_llm.material import prepare
 from afa_llm.models.adapters import load_base, load_tokenizer
 from afa_llm.models.served_base import save_dequantised
 
@@ -22,12 +23,12 @@ ENGINE = ["rollouts.backend=vllm_server", "masking.view=delete", "data.evaluatio
 def test_without_vllm_the_gain_and_the_way_out_are_told_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assembly, "load_tokenizer", lambda _: pytest.fail("something was loaded"))
+    monkeypatch.setattr(material, "load_tokenizer", lambda _: pytest.fail("something was loaded"))
     config = load_config(None, [*ENGINE, f"rollouts.vllm_python={tmp_path}/python"])
     with pytest.raises(
         AfaError, match=r"python has no vLLM, which would .*pip install .*rollouts.backend=transformers"
     ):
-        assembly.prepare(config)
+        prepare(config)
 
 
 def test_an_interpreter_is_asked_whether_it_has_vllm(tmp_path: Path) -> None:

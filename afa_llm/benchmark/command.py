@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from afa_llm import assembly
 from afa_llm.benchmark.cell_process import lock_file
 from afa_llm.benchmark.cells import Cell, select
 from afa_llm.benchmark.loading import load_benchmark, plan_cells
@@ -23,6 +22,7 @@ from afa_llm.benchmark.runner import MatrixRunner
 from afa_llm.benchmark.settings import Benchmark
 from afa_llm.data.suites import resolve_suites
 from afa_llm.errors import AfaError
+from afa_llm.material import prepare
 from afa_llm.run_folder import changed_settings
 from afa_llm.training.trainer import planned_steps
 
@@ -124,7 +124,7 @@ def _check_data(cells: Sequence[Cell]) -> dict[tuple[str, str], Work]:
         key = "|".join(part.model_dump_json() for part in parts)
         if key not in seen:
             try:
-                material = assembly.prepare(config)
+                material = prepare(config)
             except AfaError as error:
                 raise AfaError(f"cell {cell.name}: {error}") from None
             seen[key] = Work(

@@ -6,14 +6,13 @@ What an entry means is said in SCHEMA below; a test holds the two together. Shar
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from afa_llm.benchmark.cells import Cell
-from afa_llm.benchmark.outcomes import ACCURACY, SHARES, Outcome
-from afa_llm.benchmark.settings import BEFORE, Arm, Benchmark, Goal
+from afa_llm.benchmark.goals import judged
+from afa_llm.benchmark.matrix import Key, Matrix
+from afa_llm.benchmark.outcomes import ACCURACY, Outcome
+from afa_llm.benchmark.settings import Arm
 from afa_llm.benchmark.statistics import (
     Difference,
     cluster_changes,
@@ -22,7 +21,6 @@ from afa_llm.benchmark.statistics import (
     over_seeds,
     with_holm,
 )
-from afa_llm.evaluation.estimates import Resampling
 from afa_llm.evaluation.json_files import plain
 from afa_llm.evaluation.results import library_versions
 from afa_llm.evaluation.significance import mean_of_sets
@@ -96,56 +94,6 @@ SCHEMA = {
 }
 """Path -> meaning. `[]` stands for each element of a list, `.*` for anything below."""
 
-Key = tuple[str, str]
-"""Data set and evaluation set."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """All outcomes of a benchmark, by data set, arm and seed. `how`: of base's evaluation settings."""
-
-    benchmark: Benchmark
-    cells: Sequence[Cell]
-    outcomes: Mapping[tuple[str, str, int], Outcome]
-
-    @property
-    def how(self) -> Resampling:
-        settings = self.cells[0].config.evaluation
-        return Resampling(settings.bootstrap_samples, settings.confidence, 0)
-
-    def of(self, data_set: str, arm: str) -> dict[int, Outcome]:
-        """By seed."""
-        found = {seed: self.outcomes.get((data_set, arm, seed)) for seed in self.benchmark.seeds}
-        return {seed: outcome for seed, outcome in found.items() if outcome}
-
-    def sets(self) -> list[Key]:
-        """Every evaluation set that a finished cell measured, in the order of the file."""
-        keys = [(data, name) for (data, _, _), outcome in self.outcomes.items() for name in outcome.final]
-        order = list(self.benchmark.data_sets)
-        return sorted(dict.fromkeys(keys), key=lambda key: order.index(key[0]))
-
-    def label(self, key: Key) -> str:
-        """The evaluation set's name, with its data set before it where several have a set of that name."""
-        return key[1] if sum(other[1] == key[1] for other in self.sets()) == 1 else f"{key[0]}/{key[1]}"
-
-    def values(self, key: Key, arm: str, metric: str, phase: str = "final") -> dict[int, float]:
-        """A metric by seed, of the seeds that have it. Phase: final or before."""
-        found = {}
-        for seed, outcome in self.of(key[0], arm).items():
-            measured = getattr(outcome, phase).get(key[1])
-            if measured and metric in measured.metrics:
-                found[seed] = measured.metrics[metric]
-        return found
-
-    def metrics(self) -> list[str]:
-        names = dict.fromkeys(
-            name
-            for outcome in self.outcomes.values()
-            for measured in outcome.final.values()
-            for name in measured.metrics
-        )
-        return [ACCURACY, *(name for name in names if name != ACCURACY)] if names else []
-
 
 def build(matrix: Matrix, command: str) -> dict[str, Any]:
     """`benchmark.json` as plain values. Raises AfaError where arms did not answer the same reviews."""
@@ -163,7 +111,7 @@ def build(matrix: Matrix, command: str) -> dict[str, Any]:
         "means": _means(matrix),
         "comparisons": _comparisons(matrix),
         "averages": [row for arm in benchmark.arms if (row := _average(matrix, arm))],
-        "goals": [_goal(matrix, name, goal) for name, goal in benchmark.goals.items()],
+        "goals": [judged(matrix, name, goal) for name, goal in benchmark.goals.items()],
     }
     return plain(content)
 
@@ -259,43 +207,3 @@ def _average(matrix: Matrix, arm: str) -> dict[str, Any] | None:
         "over_seeds": over_seeds(means, how.confidence),
         "over_reviews": by_reviews,
     }
-
-
-def _goal(matrix: Matrix, name: str, goal: Goal) -> dict[str, Any]:
-    every = matrix.sets()
-    keys = [key for key in every if not goal.sets or {key[1], matrix.label(key)} & set(goal.sets)]
-    missing = set(goal.sets) - {name for key in every for name in (key[1], matrix.label(key))}
-    per_seed = []
-    for seed in matrix.benchmark.seeds:
-        found = [_wanted(matrix, key, goal, seed) for key in keys]
-        if found and not missing and all(value is not None for value in found):
-            per_seed.append(sum(value for value in found if value is not None) / len(found))
-    value = over_seeds(per_seed, matrix.how.confidence) if per_seed else None
-    return {
-        "name": name,
-        "claim": claim(goal),
-        "value": value,
-        "unit": "percent" if goal.relative else "points" if goal.metric in SHARES else "",
-        "at_least": goal.at_least,
-        "reached": value.value >= goal.at_least if value else None,
-        "shown": math.isfinite(value.low) and value.low > 0 if value else None,
-    }
-
-
-def _wanted(matrix: Matrix, key: Key, goal: Goal, seed: int) -> float | None:
-    new = matrix.values(key, goal.arm, goal.metric).get(seed)
-    if goal.against == BEFORE:
-        old = matrix.values(key, goal.arm, goal.metric, "before").get(seed)
-    else:
-        old = matrix.values(key, goal.against, goal.metric).get(seed)
-    if new is None or old is None or (goal.relative and old <= 0):
-        return None
-    return (new - old) / old if goal.relative else new - old
-
-
-def claim(goal: Goal) -> str:
-    """The goal in words."""
-    against = "before training" if goal.against == BEFORE else goal.against
-    kind = "relative gain" if goal.relative else "gain"
-    where = ", ".join(goal.sets) or "all sets"
-    return f"{goal.metric} of {goal.arm}, {kind} over {against} on {where}"

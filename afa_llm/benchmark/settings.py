@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from afa_llm.config import Section
+from afa_llm.config_section import Section
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 BEFORE = "before"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from afa_llm.config import Source
+from afa_llm.config_data import Source
 from afa_llm.data.quarantine import BadFieldError
 from afa_llm.data.words import Spans, align_words, split_words
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from afa_llm.config import Source
+from afa_llm.config_data import Source
 from afa_llm.data.checklist import checklist_examples
 from afa_llm.data.labels import LabelMapping
 from afa_llm.data.planted import CLASSES, DATA_SEED, SIZES, planted_examples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from afa_llm.config import Source
+from afa_llm.config_data import Source
 from afa_llm.data.labels import label_key
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.raw_rows import RawRow

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from afa_llm.config import Source
+from afa_llm.config_data import Source
 from afa_llm.data.annotations import read_annotations
 from afa_llm.data.builtin_rows import builtin_examples
 from afa_llm.data.datasets_rows import HubRows, read_hub, read_parquet

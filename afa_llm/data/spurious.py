@@ -16,7 +16,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from afa_llm.config import Source, Spurious
+from afa_llm.config_data import Source, Spurious
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
 

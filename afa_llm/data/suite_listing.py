@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from afa_llm.config import Data
+from afa_llm.config_data import Data
 from afa_llm.data.suites import ENDINGS, FOLDER_VARIABLE, Suite, suites, suites_folder
 
 

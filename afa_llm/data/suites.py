@@ -24,7 +24,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from afa_llm.config import Config, Data, Prompts, Source
+from afa_llm.config import Config
+from afa_llm.config_data import Data, Prompts, Source
 from afa_llm.config_yaml import load_yaml
 from afa_llm.data.datasets_rows import parquet_columns, read_hub
 from afa_llm.data.raw_rows import TEXT_READERS, suffix_of

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from afa_llm.config import Lora, Model
 from afa_llm.config_loading import resolve_builtin
+from afa_llm.config_running import Lora, Model
 from afa_llm.errors import AfaError
 from afa_llm.models import attention_capture
 from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER

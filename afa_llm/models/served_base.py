@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from afa_llm.config import Model
+from afa_llm.config_running import Model
 from afa_llm.models.adapters import load_base, load_tokenizer
 
 

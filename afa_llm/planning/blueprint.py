@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from afa_llm.config import Model
+from afa_llm.config_running import Model
 from afa_llm.errors import AfaError
 from afa_llm.models import attention_capture
 from afa_llm.models.adapters import model_location, quantization

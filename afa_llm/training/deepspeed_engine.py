@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from afa_llm.config import Training
+from afa_llm.config_running import Training
 from afa_llm.errors import AfaError
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import StepOutcome, optimizer_groups

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -65,6 +66,11 @@ class World:
         total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return list(total.tolist())
+
+    def tell(self, text: str) -> None:
+        """A line for the user, from rank 0 only."""
+        if self.leads and text:
+            print(text, file=sys.stderr, flush=True)
 
     def largest(self, number: float) -> float:
         """The largest over all ranks."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from afa_llm.config import Training
+from afa_llm.config_running import Training
 
 
 @dataclass(frozen=True)

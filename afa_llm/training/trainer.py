@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afa_llm.config import Config
-from afa_llm.config import Training as Settings
+from afa_llm.config_running import Training as Settings
 from afa_llm.data.batching import collate, plan_epoch, share
 from afa_llm.errors import AfaError
 from afa_llm.method.detection_scores import alarms

@@ -13,7 +13,10 @@ import pytest
 import torch
 import yaml
 
-from afa_llm.config import Attention, Config, Evaluation, Model
+from afa_llm.config import Config
+from afa_llm.config_data import Evaluation
+from afa_llm.config_method import Attention
+from afa_llm.config_running import Model
 from afa_llm.data.planted import planted_examples
 from afa_llm.data.prompts import PromptBuilder
 from afa_llm.data.templates import load_templates

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from afa_llm.config import Source
+from afa_llm.config_data import Source
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
 from afa_llm.errors import AfaError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from afa_llm.config import Source, Spurious
+from afa_llm.config_data import Source, Spurious
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
 from afa_llm.data.spurious import inject

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from afa_llm.config import Config, Source
+from afa_llm.config import Config
+from afa_llm.config_data import Source
 from afa_llm.config_loading import dump_config, load_config
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples

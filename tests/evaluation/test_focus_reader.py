@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import save_tiny_model
 
-from afa_llm.config import Model
+from afa_llm.config_running import Model
 from afa_llm.data.batching import collate
 from afa_llm.data.planted import planted_examples
 from afa_llm.data.prompts import PromptBuilder

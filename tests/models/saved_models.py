@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from afa_llm.config import Lora, Model
+from afa_llm.config_running import Lora, Model
 from afa_llm.models.adapters import attach_lora, load_base
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import AnswerWords

@@ -25,7 +25,7 @@ from saved_models import (
 )
 from tiny_models import gradients, make_view, tiny_model
 
-from afa_llm.config import Lora, Training
+from afa_llm.config_running import Lora, Training
 from afa_llm.models.adapters import attach_lora, load_adapter, save_adapter
 from afa_llm.models.decoder import Decoder
 from afa_llm.training.engine import PlainEngine

@@ -12,7 +12,7 @@ import torch
 from tiny_models import DEPTH, FAMILIES, VOCABULARY, eager_rows, make_view, tiny_model
 from torch import nn
 
-from afa_llm.config import Lora
+from afa_llm.config_running import Lora
 from afa_llm.errors import AfaError
 from afa_llm.models.adapters import attach_lora
 from afa_llm.models.decoder import Decoder, append_answers, choose_layers

@@ -7,7 +7,7 @@ import torch
 from tiny_models import make_view, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from afa_llm.config import Lora
+from afa_llm.config_running import Lora
 from afa_llm.models.adapters import attach_lora
 from afa_llm.models.decoder import Decoder
 from afa_llm.models.pass_tokens import PassTokens, pass_weights

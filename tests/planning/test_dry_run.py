@@ -14,7 +14,7 @@ import torch
 from loaded import save_random_llama
 from torch import nn
 
-from afa_llm.config import Lora, Model
+from afa_llm.config_running import Lora, Model
 from afa_llm.errors import AfaError
 from afa_llm.models.adapters import attach_lora, load_base
 from afa_llm.models.decoder import Decoder

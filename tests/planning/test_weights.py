@@ -9,7 +9,8 @@ import pytest
 import torch
 from loaded import loaded_bytes, save_random_llama
 
-from afa_llm.config import Config, Lora, Model, Training
+from afa_llm.config import Config
+from afa_llm.config_running import Lora, Model, Training
 from afa_llm.models.adapters import attach_lora, load_base
 from afa_llm.planning.blueprint import blueprint
 from afa_llm.planning.layout import Layout, adapter_share, gradient_share, moment_share

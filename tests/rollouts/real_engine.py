@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from afa_llm.config import Lora, Model
+from afa_llm.config_running import Lora, Model
 from afa_llm.models.adapters import attach_lora, load_base, model_location, save_adapter
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import AnswerWords

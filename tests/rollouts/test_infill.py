@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 from test_proposals import small_llama
 
-from afa_llm.config import Model
+from afa_llm.config_running import Model
 from afa_llm.data.batching import collate
 from afa_llm.data.planted import planted_examples
 from afa_llm.data.prompts import PromptBuilder

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from afa_llm.config import Lora
+from afa_llm.config_running import Lora
 from afa_llm.models.adapters import attach_lora
 from afa_llm.models.attention_capture import CAPTURE, register
 from afa_llm.models.decoder import Decoder

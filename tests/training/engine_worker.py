@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from afa_llm.config import Training
+from afa_llm.config_running import Training
 from afa_llm.training import distributed
 from afa_llm.training.deepspeed_engine import DeepSpeedEngine
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from afa_llm import assembly
 from afa_llm.config_loading import load_config
+from afa_llm.material import prepare
 from afa_llm.training import distributed
 from afa_llm.training.trainer import Trainer
 
@@ -23,7 +24,7 @@ def main() -> None:
     result, *overrides = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
     config = load_config(None, overrides)
     world = distributed.start(config.training.engine, 5)
-    material = assembly.prepare(config)
+    material = prepare(config)
     decoder = assembly.build_decoder(config, material, world.device)
     with torch.no_grad(), torch.random.fork_rng():  # a fresh adapter gives half of its weights no gradient
         torch.manual_seed(1)

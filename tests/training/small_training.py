@@ -9,6 +9,7 @@ import torch
 
 from afa_llm import assembly
 from afa_llm.config_loading import load_config
+from afa_llm.material import prepare
 from afa_llm.training.distributed import World
 from afa_llm.training.trainer import Trainer
 
@@ -34,7 +35,7 @@ def small_trainer(tiny_model: Path, folder: Path, *overrides: str) -> Trainer:
     )
     world = World(0, 1, torch.device("cpu"))
     torch.manual_seed(config.run.seed)
-    material = assembly.prepare(config)
+    material = prepare(config)
     decoder = assembly.build_decoder(config, material, world.device)
     engine = assembly.build_engine(config, decoder, world)
     adversarial_round = assembly.build_round(config, material, decoder, engine, world)

@@ -13,6 +13,7 @@ from afa_llm import assembly
 from afa_llm.config import Config
 from afa_llm.config_loading import load_config
 from afa_llm.data.batching import collate
+from afa_llm.material import prepare
 from afa_llm.method import masked_views
 from afa_llm.method.reward import label_drop
 from afa_llm.method.view_features import FeaturePair
@@ -41,7 +42,7 @@ class Parts:
                 *overrides,
             ],
         )
-        self.material = assembly.prepare(self.config)
+        self.material = prepare(self.config)
         self.decoder = assembly.build_decoder(self.config, self.material, torch.device("cpu"))
         # A fresh adapter gives no gradient to half of its weights; start from one that has moved.
         with torch.no_grad(), torch.random.fork_rng():

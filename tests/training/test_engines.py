@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from afa_llm.config import Training
+from afa_llm.config_running import Training
 from afa_llm.training.distributed import free_port
 from afa_llm.training.engine import PlainEngine
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from afa_llm.config import Training
+from afa_llm.config_running import Training
 from afa_llm.training.distributed import World
 from afa_llm.training.metrics import Means, MetricsLog
 from afa_llm.training.trainer import learning_rate, planned_steps

@@ -1,0 +1,52 @@
+"""What a benchmark set out to reach, and whether it did: an arm's gain over another, or over itself before training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from afa_llm.benchmark.matrix import Key, Matrix
+from afa_llm.benchmark.outcomes import SHARES
+from afa_llm.benchmark.settings import BEFORE, Goal
+from afa_llm.benchmark.statistics import over_seeds
+
+
+def judged(matrix: Matrix, name: str, goal: Goal) -> dict[str, Any]:
+    """A goal with what was measured, as in SCHEMA of benchmark/results.py under goals[]."""
+    every = matrix.sets()
+    keys = [key for key in every if not goal.sets or {key[1], matrix.label(key)} & set(goal.sets)]
+    missing = set(goal.sets) - {name for key in every for name in (key[1], matrix.label(key))}
+    per_seed = []
+    for seed in matrix.benchmark.seeds:
+        found = [_wanted(matrix, key, goal, seed) for key in keys]
+        if found and not missing and all(value is not None for value in found):
+            per_seed.append(sum(value for value in found if value is not None) / len(found))
+    value = over_seeds(per_seed, matrix.how.confidence) if per_seed else None
+    return {
+        "name": name,
+        "claim": claim(goal),
+        "value": value,
+        "unit": "percent" if goal.relative else "points" if goal.metric in SHARES else "",
+        "at_least": goal.at_least,
+        "reached": value.value >= goal.at_least if value else None,
+        "shown": math.isfinite(value.low) and value.low > 0 if value else None,
+    }
+
+
+def _wanted(matrix: Matrix, key: Key, goal: Goal, seed: int) -> float | None:
+    new = matrix.values(key, goal.arm, goal.metric).get(seed)
+    if goal.against == BEFORE:
+        old = matrix.values(key, goal.arm, goal.metric, "before").get(seed)
+    else:
+        old = matrix.values(key, goal.against, goal.metric).get(seed)
+    if new is None or old is None or (goal.relative and old <= 0):
+        return None
+    return (new - old) / old if goal.relative else new - old
+
+
+def claim(goal: Goal) -> str:
+    """The goal in words."""
+    against = "before training" if goal.against == BEFORE else goal.against
+    kind = "relative gain" if goal.relative else "gain"
+    where = ", ".join(goal.sets) or "all sets"
+    return f"{goal.metric} of {goal.arm}, {kind} over {against} on {where}"

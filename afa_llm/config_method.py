@@ -1,0 +1,96 @@
+"""Settings of the method: focus, masks, adversary, reward, objective."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from afa_llm.config_section import Section
+
+
+class Attention(Section):
+    layers: Literal["all", "last_half", "last_third"] | tuple[int, ...] = Field(
+        "last_half", description="layers whose readout row makes the focus; negative numbers count from the end"
+    )
+
+
+class Infill(Section):
+    """masking.view=infill only: how words are found that stand in for hidden ones."""
+
+    candidates: int = Field(
+        4, ge=1, description="proposals for each gap, one chosen by how well the text goes on; 1: the first one stands"
+    )
+    temperature: float = Field(1.0, gt=0, description="of the proposals; no top-p, no top-k")
+    lookahead: int = Field(16, ge=1, description="tokens after a gap that judge the proposals, up to the next gap")
+
+
+class Masking(Section):
+    direction: Literal["unattended", "attended", "both", "random"] = Field(
+        "both", description="which words the policy prefers to hide; random ignores the focus (a control)"
+    )
+    rate: float = Field(0.2, gt=0, lt=1, description="share of a review's words that one mask hides (rounded up)")
+    masks_per_review: int = Field(4, ge=1, description="masks drawn for each review in a round (K)")
+    temperature: float = Field(1.0, gt=0, description="scores are ± log focus / temperature")
+    view: Literal["block", "replace", "delete", "infill"] = Field(
+        "block",
+        description="how a word is hidden: its keys blocked, fillers for it, cut out, or other words in its place",
+    )
+    fillers: tuple[str, ...] = Field(
+        (" _",), min_length=1, description="replace only: texts whose tokens stand in; drawn word by word where several"
+    )
+    infill: Infill = Field(default_factory=Infill, description="infill only: how the other words are found")
+
+
+class Adversary(Section):
+    features: tuple[Literal["hidden", "labels", "focus"], ...] = Field(
+        ("hidden", "labels", "focus"), min_length=1, description="what the adversary sees of a view"
+    )
+    against: Literal["clean", "random"] = Field(
+        "clean", description="what it tells a policy mask from: the clean view, or a random mask of the same size"
+    )
+    width: int = Field(64, ge=1, description="hidden units")
+    learning_rate: float = Field(1e-3, gt=0, description="step size of its AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="decay of its AdamW")
+    steps_per_round: int = Field(2, ge=0, description="its updates in each round")
+    spectral_norm: bool = Field(True, description="bound the Lipschitz constant of its layers")
+    r1: float = Field(0.0, ge=0, description="weight of the gradient penalty on its input")
+    replay: int = Field(4, ge=0, description="older rounds whose views are kept for its updates")
+    warmup_rounds: int = Field(8, ge=0, description="rounds in which it learns while the policy gets no feedback")
+    auroc_high: float = Field(0.98, gt=0.5, le=1, description="alarm above this held-out AUROC: reward saturates")
+    auroc_low: float = Field(0.52, ge=0, lt=1, description="alarm below this held-out AUROC: reward is noise")
+
+
+class Reward(Section):
+    source: Literal["adversary", "probability_drop"] = Field(
+        "adversary", description="adversary: log P(detected); probability_drop: the fall of log p(label) alone"
+    )
+    label_weight: float = Field(0.5, ge=0, description="η: weight of the label-aware part beside the adversary's")
+    shuffle: bool = Field(False, description="control: rewards permuted over the masks of the round")
+
+
+class Objective(Section):
+    task_weight: float = Field(1.0, ge=0, description="weight of the cross-entropy on the label's answer")
+    task_scope: Literal["vocabulary", "labels"] = Field(
+        "labels", description="cross-entropy over the whole vocabulary, or between the answers of the labels"
+    )
+    policy_gradient_weight: float = Field(0.2, ge=0, description="λ: weight of the policy gradient of the masks")
+    entropy_weight: float = Field(0.0, ge=0, description="β: reward for a spread focus")
+    kl_weight: float = Field(0.0, ge=0, description="κ: KL(base ‖ tuned) of the next token on the clean prompt")
+    masked_task_weight: float = Field(0.0, ge=0, description="weight of the cross-entropy on one masked view")
+    masked_base_weight: float = Field(
+        0.0, ge=0, description="weight of KL(base ‖ tuned) between the labels' answers on one masked view"
+    )
+    shown_task_weight: float = Field(
+        0.0, ge=0, description="weight of the cross-entropy where only the words of one attended mask are shown"
+    )
+    self_supervised_weight: float = Field(
+        0.0,
+        ge=0,
+        description="γ of the rival: attention towards words that made answers right (method/self_supervision.py)",
+    )
+    self_supervised_rounds: int = Field(5, ge=1, description="words of a review that the rival mines, one a round")
+    self_supervised_entropy: float = Field(
+        3.0, gt=0, description="the rival takes a word where the entropy of the focus is under this, in nats"
+    )
+    group_floor: float = Field(1e-4, ge=0, description="groups whose rewards differ by less (std) are skipped")

@@ -1,0 +1,182 @@
+"""What a run asks of the model: reviews and prompts, built and checked before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from afa_llm.config import Config
+from afa_llm.config_data import Source
+from afa_llm.data.demonstrations import draw_demonstrations
+from afa_llm.data.duplicates import check_overlap
+from afa_llm.data.lexicons import read_lexicon
+from afa_llm.data.prompts import PromptBuilder, build_prompts
+from afa_llm.data.quarantine import Quarantine
+from afa_llm.data.sources import load_examples
+from afa_llm.data.templates import load_templates
+from afa_llm.engine_assembly import check_engine
+from afa_llm.errors import AfaError
+from afa_llm.evaluation.calibration import content_free_examples, domain_examples
+from afa_llm.evaluation.prompted_sentiment import PromptSet
+from afa_llm.models.adapters import load_tokenizer
+from afa_llm.records import AnswerWords, Example, Prompt
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything a run asks of the model. Producer: prepare. Consumer: jobs."""
+
+    tokenizer: Any
+    builders: dict[str, PromptBuilder]
+    train_examples: list[Example]
+    train_prompts: list[Prompt]
+    validation_prompts: list[Prompt]
+    evaluation: dict[str, list[Example]]
+    prompt_sets: dict[str, list[PromptSet]]
+    focus_prompts: dict[str, list[Prompt]]
+    answers: AnswerWords
+    fillers: tuple[tuple[int, ...], ...]
+    quarantines: dict[str, Quarantine]
+    notices: list[str] = field(default_factory=list)
+    lexicon: frozenset[str] = frozenset()
+
+
+def prepare(config: Config, *, training: bool = True) -> Material:
+    """Tokenizer, reviews and prompts, all checked. Raises AfaError for whatever a user has to mend."""
+    check_engine(config.rollouts)
+    lexicon = read_lexicon(config.evaluation.lexicon)
+    tokenizer = load_tokenizer(config.model)
+    labels = tuple(config.data.labels)
+    names = list(dict.fromkeys([config.prompts.train, *config.prompts.evaluation]))
+    templates = load_templates(config.prompts.file, names, labels)
+    shown = _demonstrations(
+        config, PromptBuilder(tokenizer, templates[config.prompts.train], labels, config.prompts.chat)
+    )
+    builders = {n: PromptBuilder(tokenizer, t, labels, config.prompts.chat, shown) for n, t in templates.items()}
+    quarantines: dict[str, Quarantine] = {}
+    train_examples: list[Example] = []
+    train_prompts: list[Prompt] = []
+    if training:
+        source, title = config.data.train, f"train: {config.data.train.title}"
+        train_examples, sets = _load(
+            config, source, title, {config.prompts.train: builders[config.prompts.train]}, quarantines
+        )
+        train_prompts = [p for p in sets[config.prompts.train] if p.example not in shown]
+    validation_prompts = _validation_prompts(config, builders, quarantines) if training else []
+    evaluation, prompt_sets, focus_prompts = {}, {}, {}
+    for source in config.data.evaluation:
+        title = source.title
+        evaluation[title], sets = _load(config, source, title, builders, quarantines)
+        prompt_sets[title] = [_prompt_set(config, title, n, builders[n], sets[n]) for n in config.prompts.evaluation]
+        focus_prompts[title] = sets[config.prompts.train][: config.evaluation.focus_samples]
+    notices = [
+        message
+        for title, examples in evaluation.items()
+        if (message := check_overlap(train_examples, examples, title=title, policy=config.data.duplicates_across))
+    ]
+    material = Material(
+        tokenizer,
+        builders,
+        train_examples,
+        train_prompts,
+        validation_prompts,
+        evaluation,
+        prompt_sets,
+        focus_prompts,
+        builders[config.prompts.train].answer_words,
+        _fillers(config, tokenizer),
+        quarantines,
+        notices,
+        lexicon,
+    )
+    if training:
+        _check_masks(config, train_prompts)
+    return material
+
+
+def _demonstrations(config: Config, builder: PromptBuilder) -> list[Example]:
+    """Of the training reviews that this builder can use; they are not trained on."""
+    settings = config.prompts
+    if not settings.demonstrations:
+        return []
+    title = f"train: {config.data.train.title}"
+    _, sets = _load(config, config.data.train, title, {settings.train: builder}, {})
+    usable = [prompt.example for prompt in sets[settings.train]]
+    return draw_demonstrations(
+        usable,
+        tuple(config.data.labels),
+        count=settings.demonstrations,
+        longest=settings.demonstration_words,
+        seed=config.run.seed,
+    )
+
+
+def _load(
+    config: Config,
+    source: Source,
+    title: str,
+    builders: Mapping[str, PromptBuilder],
+    quarantines: dict[str, Quarantine],
+) -> tuple[list[Example], dict[str, list[Prompt]]]:
+    """Reviews of a source and their prompts by template. What is set aside is checked source by source."""
+    data, found = config.data, Quarantine()
+    examples = load_examples(source, data.labels, seed=config.run.seed, quarantine=found)
+    prompts = {}
+    for name, builder in builders.items():
+        unusable = Quarantine()
+        prompts[name] = build_prompts(
+            examples, builder, max_tokens=data.max_tokens, too_long=data.too_long, quarantine=unusable
+        )
+        found.absorb(unusable)
+        if not prompts[name]:
+            raise AfaError(f"{title}, template {name!r}: no review is left:\n{found.summary()}")
+    try:
+        found.check(data.max_bad_rows)
+    except AfaError as error:
+        raise AfaError(f"{title}: {error}") from None
+    quarantines[title] = found
+    return examples, prompts
+
+
+def _validation_prompts(
+    config: Config, builders: Mapping[str, PromptBuilder], quarantines: dict[str, Quarantine]
+) -> list[Prompt]:
+    source = config.data.validation
+    if source is None:
+        return []
+    name = config.prompts.train
+    _, sets = _load(config, source, f"validation: {source.title}", {name: builders[name]}, quarantines)
+    return sets[name]
+
+
+def _prompt_set(config: Config, title: str, name: str, builder: PromptBuilder, prompts: list[Prompt]) -> PromptSet:
+    in_domain = domain_examples([prompt.example for prompt in prompts], config.run.seed)
+    return PromptSet(
+        title,
+        name,
+        tuple(prompts),
+        builder.answer_words,
+        content_free=tuple(builder.build_unchecked(example) for example in content_free_examples()),
+        in_domain=tuple(builder.build_unchecked(example) for example in in_domain),
+    )
+
+
+def _fillers(config: Config, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
+    if config.masking.view != "replace":
+        return ()
+    found = [tuple(tokenizer.encode(text, add_special_tokens=False)) for text in config.masking.fillers]
+    if not all(found):
+        empty = config.masking.fillers[found.index(())]
+        raise AfaError(f"masking.fillers: {empty!r} gives no token; set visible texts such as [' _']")
+    return tuple(found)
+
+
+def _check_masks(config: Config, prompts: Sequence[Prompt]) -> None:
+    """Masks that outnumber the words of every review only repeat each other."""
+    longest, masks = max(len(prompt.example.words) for prompt in prompts), config.masking.masks_per_review
+    if masks > longest:
+        raise AfaError(
+            f"masking.masks_per_review = {masks}: more masks than words, the longest training review has {longest}; "
+            f"set at most {longest}"
+        )
