@@ -32,7 +32,11 @@ class Model(Section):
     quant_storage: Literal["uint8", "bfloat16", "float32"] = Field(
         "bfloat16", description="nf4 only: tensor type that holds the packed weights; a float type is needed for ZeRO-3"
     )
-    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="compute type, and storage where unquantised")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto",
+        description="compute type, and storage where unquantised; auto: bfloat16 where every rank has it in hardware, "
+        "else float32",
+    )
     attention: Literal["sdpa", "eager"] = Field(
         "sdpa", description="kernel below the attention capture; eager is chosen by itself for soft-capped families"
     )

@@ -34,6 +34,29 @@ class _Loader(yaml.SafeLoader):
             seen.add(name)
         return node
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put in what `<<` merges: a mapping's own keys win, then the mappings merged, the first one first.
+
+        PyYAML 6.0.4 lets the first key of a chain of merges win, whoever owns it; so this is done here.
+        """
+        merged: dict[Any, tuple[yaml.Node, yaml.Node]] = {}
+        own: dict[Any, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            if not key.tag.endswith(":merge"):
+                own[_identity(key)] = (key, value)
+                continue
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(source, yaml.MappingNode):
+                    raise yaml.constructor.ConstructorError(None, None, "<< merges mappings only", source.start_mark)
+                self.flatten_mapping(source)
+                for name, value_of in source.value:
+                    merged.setdefault(_identity(name), (name, value_of))
+        node.value = list((merged | own).values())
+
+
+def _identity(key: yaml.Node) -> Any:
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+
 
 class _Dumper(yaml.SafeDumper):
     """Quotes what either schema would misread."""

@@ -15,6 +15,7 @@ from afa_llm.config import Config
 from afa_llm.config_running import Rollouts
 from afa_llm.errors import AfaError
 from afa_llm.models.adapters import model_location, save_adapter
+from afa_llm.models.compute_type import torch_dtype
 from afa_llm.models.decoder import Decoder
 from afa_llm.models.served_base import save_dequantised
 from afa_llm.records import AnswerWords
@@ -134,7 +135,7 @@ def _launch(config: Config, decoder: Decoder, folder: Path, answers: AnswerWords
         python=settings.vllm_python or sys.executable,
         model=where,
         revision=revision,
-        dtype=model.dtype,
+        dtype=str(torch_dtype(model, decoder.device)).removeprefix("torch."),
         max_tokens=min(wanted, room) if room else wanted,
         lora_rank=int(adapter.r),
         lora_modules=tuple(sorted({name.split(".")[-1] for name in adapter.target_modules})),

@@ -20,7 +20,7 @@ from afa_llm.material import Material, prepare
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import Example
 from afa_llm.rollouts.engine_service import EngineService
-from afa_llm.run_folder import open_folder, report_data
+from afa_llm.run_folder import open_folder, report_data, settle_dtype
 from afa_llm.run_results import Clock, measure_phase, write_results
 from afa_llm.training import distributed
 from afa_llm.training.distributed import World
@@ -66,6 +66,7 @@ def train(config: Config) -> Path:
     """
     config, clock = resolve_suites(config), Clock()
     with _job(config) as world:
+        config = settle_dtype(config, world)
         folder, material = _open(config, world, clock)
         with clock.phase("model"):
             world.pulse.at("model")
@@ -94,6 +95,7 @@ def evaluate(config: Config, adapter: Path | None) -> Path:
     """Measure the base and, with an adapter, the tuned model through the same decoder. Returns the run's folder."""
     config, clock = resolve_suites(config), Clock()
     with _job(config) as world:
+        config = settle_dtype(config, world)
         folder, material = _open(config, world, clock)
         with clock.phase("model"):
             world.pulse.at("model")

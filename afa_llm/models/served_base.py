@@ -13,6 +13,7 @@ import torch
 
 from afa_llm.config_running import Model
 from afa_llm.models.adapters import load_base, load_tokenizer
+from afa_llm.models.compute_type import torch_dtype
 
 
 def save_dequantised(settings: Model, folder: Path) -> None:
@@ -25,8 +26,9 @@ def save_dequantised(settings: Model, folder: Path) -> None:
         return
     partial = folder.with_name(f".{folder.name}_partial")
     shutil.rmtree(partial, ignore_errors=True)
-    base = load_base(settings, torch.device("cpu"))
-    whole = base.dequantize(dtype=getattr(torch, settings.dtype))  # type: ignore[operator]
+    device = torch.device("cpu")
+    base = load_base(settings, device)
+    whole = base.dequantize(dtype=torch_dtype(settings, device))  # type: ignore[operator]
     if hasattr(whole.config, "quantization_config"):
         del whole.config.quantization_config
     whole.save_pretrained(partial, safe_serialization=True)

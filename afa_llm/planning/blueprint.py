@@ -17,6 +17,7 @@ from afa_llm.errors import AfaError
 from afa_llm.models import attention_capture
 from afa_llm.models.adapters import model_location, quantization
 from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
+from afa_llm.models.compute_type import torch_dtype
 from afa_llm.models.load_failures import unloadable
 
 
@@ -35,7 +36,7 @@ def blueprint(settings: Model) -> Blueprint:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     attention_capture.register()
-    where, dtype = model_location(settings.path), getattr(torch, settings.dtype)
+    where, dtype = model_location(settings.path), torch_dtype(settings, torch.device("cpu"))
     family = "its family"
     try:
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from afa_llm.config import Config
+from afa_llm.models.compute_type import choose_dtype, has_bfloat16
 from afa_llm.planning.blueprint import Blueprint, blueprint
 from afa_llm.planning.layout import (
     Layout,
@@ -81,6 +82,8 @@ class Plan:
 
 def make_plan(config: Config, layout: Layout, *, on_gpu: bool) -> Plan:
     """Raises AfaError where the model's configuration cannot be read or its passes cannot be planned."""
+    settled = choose_dtype(config.model, native=on_gpu or has_bfloat16(torch.device("cpu")))
+    config = config.model_copy(update={"model": settled})
     found = blueprint(config.model)
     base = base_weights(found.model)
     model = adapted(config, found.model)

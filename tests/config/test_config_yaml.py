@@ -73,7 +73,18 @@ def test_errors_name_the_line(text: str, line: int | None, reason: str) -> None:
 
 def test_a_merged_key_may_be_set_again() -> None:
     text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, y: 3}\nd: {<<: [*a, *b]}"
-    assert load_yaml(text)["c"] == {"x": 2, "y": 3}
+    found = load_yaml(text)
+    assert found["c"] == {"x": 2, "y": 3}
+    assert found["d"] == {"x": 1, "y": 1}
+    long = "a: &a {number: 1}\nb: &b {number: 2, other: 2}\nc: {<<: [*a, *b]}\nd: {<<: [*b, *a], other: 3}"
+    assert load_yaml(long)["c"] == {"number": 1, "other": 2}
+    assert load_yaml(long)["d"] == {"number": 2, "other": 3}
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: {<<: 3}", "a: &a [1]\nb: {<<: *a}", "a: 1\nb: {<<: [{x: 1}, y]}"])
+def test_only_mappings_are_merged(text: str) -> None:
+    with pytest.raises(YamlError, match="mappings only"):
+        load_yaml(text)
 
 
 STRINGS = "1e5 1e-3 no yes 010 1:30 .5 1. null ~ true 2024-01-01 << = é - 1_000 0x10 +1 -0 .NaN 🎉"

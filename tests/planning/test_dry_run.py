@@ -99,7 +99,7 @@ def test_a_pass_without_gradient(llama: Path) -> None:
 
 def test_no_tokens_times_tokens_times_heads(llama: Path) -> None:
     """Twice the tokens: twice the bytes, but for masks, which have no heads (8 here)."""
-    settings = Model(path=str(llama), quantization="none")
+    settings = Model(path=str(llama), quantization="none", dtype="bfloat16")
     model = attach_lora(blueprint(settings).model, Lora(), seed=0, gradient_checkpointing=False)
     short, long = (training_pass(model, LAYERS, 1, tokens).kept for tokens in (128, 256))
     masks = 5 * 2 * (256**2 - 2 * 128**2)  # layers, bytes
