@@ -75,6 +75,9 @@ class Objective(Section):
         "labels", description="cross-entropy over the whole vocabulary, or between the answers of the labels"
     )
     policy_gradient_weight: float = Field(0.2, ge=0, description="λ: weight of the policy gradient of the masks")
+    policy_gradient_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="how λ falls from the first step to 0 after the last; constant: it does not"
+    )
     entropy_weight: float = Field(0.0, ge=0, description="β: reward for a spread focus")
     kl_weight: float = Field(0.0, ge=0, description="κ: KL(base ‖ tuned) of the next token on the clean prompt")
     masked_task_weight: float = Field(0.0, ge=0, description="weight of the cross-entropy on one masked view")

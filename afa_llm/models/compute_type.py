@@ -16,7 +16,7 @@ def has_bfloat16(device: torch.device) -> bool:
     with AVX512-BF16, AMX or Arm's bf16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(present is True for name, present in found.items() if "bf16" in name)
 
 

@@ -31,6 +31,7 @@ from afa_llm.training.engine import Engine
 from afa_llm.training.feedback import Feedback
 from afa_llm.training.looking import Look, Looker
 from afa_llm.training.metrics import Means
+from afa_llm.training.schedules import decay
 
 
 class AdversarialRound:
@@ -42,9 +43,14 @@ class AdversarialRound:
         # Masked views are read without dropout. A clean view with it would tell them apart, so it is read twice then.
         self.has_dropout = any(m.p > 0 for m in self.decoder.model.modules() if isinstance(m, torch.nn.Dropout))
 
-    def play(self, batches: Sequence[Batch], *, epoch: int, step: int) -> Means:
-        """One round over this rank's micro-batches: gradients are in the engine afterwards. Returns what to log."""
+    def play(self, batches: Sequence[Batch], *, epoch: int, step: int, progress: float = 0.0) -> Means:
+        """One round over this rank's micro-batches: gradients are in the engine afterwards. Returns what to log.
+
+        `progress`: share of the run's steps that are done, for what falls over a run.
+        """
         means = Means()
+        settings = self.config.objective
+        feedback_weight = settings.policy_gradient_weight * decay(settings.policy_gradient_schedule, progress)
         keep_graph = self.engine.keeps_graph and len(batches) == 1 and not self.has_dropout
         looks = [self.looker.look(batch, epoch, differentiable=keep_graph) for batch in batches]
         for look in looks:
@@ -61,7 +67,9 @@ class AdversarialRound:
         for look in looks:
             if not keep_graph:
                 look.clean, look.focus = self.looker.read_clean(look.batch)
-            self.engine.backward(self._loss(look, reviews, kept if self._gives_feedback(step) else 0.0, means))
+            self.engine.backward(
+                self._loss(look, reviews, kept, feedback_weight if self._gives_feedback(step) else 0.0, means)
+            )
             if self.looker.uses_masked_view:
                 self.engine.backward(self._masked_loss(look, reviews, means))
             if self.looker.uses_shown_view:
@@ -94,14 +102,13 @@ class AdversarialRound:
         total_reviews, total_kept = self.world.sum_numbers([reviews, kept])
         return total_reviews, total_kept
 
-    def _loss(self, look: Look, reviews: float, kept: float, means: Means) -> torch.Tensor:
-        """This micro-batch's share of the round's loss: local sums over global counts."""
+    def _loss(self, look: Look, reviews: float, kept: float, feedback_weight: float, means: Means) -> torch.Tensor:
+        """This micro-batch's share of the round's loss: local sums over global counts. `feedback_weight`: λ now."""
         weights, batch, clean, focus = self.config.objective, look.batch, look.clean, look.focus
         task = policy_gradient.task_loss_sum(clean.label_logprob_BC, batch.label_B, batch.weight_B, weights.task_scope)
         loss = weights.task_weight * task / reviews
-        if kept > 0:
-            policy = self._policy_gradient(look)
-            loss = loss + weights.policy_gradient_weight * policy / kept
+        if kept > 0 and feedback_weight > 0:
+            loss = loss + feedback_weight * self._policy_gradient(look) / kept
         entropy_B = policy_gradient.focus_entropy(focus.focus_BW, focus.log_focus_BW, batch.word_mask_BW)
         if weights.entropy_weight > 0:
             loss = loss - weights.entropy_weight * (entropy_B * batch.weight_B).sum() / reviews

@@ -25,6 +25,7 @@ from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine
 from afa_llm.training.metrics import MetricsLog, peak_memory_gib
 from afa_llm.training.run_state import restore_run, save_run
+from afa_llm.training.schedules import warmed_up
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,11 @@ class Trainer:
         settings, began = self.config.training, time.monotonic()
         self.world.pulse.at("training", step + 1)
         delivered = self._deliver(step)
-        means = self.round.play(self.batches(step), epoch=step // self.steps_per_epoch, step=step)
+        done = step / self.total_steps
+        means = self.round.play(self.batches(step), epoch=step // self.steps_per_epoch, step=step, progress=done)
         for name, value in delivered.items():
             means.put(name, value)
-        rate = learning_rate(settings, step, self.total_steps)
+        rate = warmed_up(settings.learning_rate, settings.warmup_share, settings.schedule, step, self.total_steps)
         outcome = self.engine.step(rate)
         self.skips = self.skips.after(outcome.applied)
         if self.validate and self._is_due(settings.validate_every, step + 1):
@@ -266,13 +268,3 @@ def planned_steps(settings: Settings, reviews: int) -> int:
     """Optimizer steps of a run: by epochs, at most max_steps, at least one."""
     by_epochs = math.ceil(math.ceil(reviews / settings.reviews_per_step) * settings.epochs)
     return max(1, min(by_epochs, settings.max_steps or by_epochs))
-
-
-def learning_rate(settings: Settings, step: int, total: int) -> float:
-    """Step size at step 0..total-1: linear warm-up, then cosine to 0, linear to 0, or constant."""
-    warmup = math.ceil(settings.warmup_share * total)
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
-    shape = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}
-    return settings.learning_rate * shape[settings.schedule]

@@ -66,10 +66,10 @@ class Parts:
             found[-1] = collate(last, pad, weights=[1.0] * found[-1].size + [0.0] * fillers)
         return found
 
-    def gradient(self, batches: Sequence[Batch], step: int = 0) -> torch.Tensor:
+    def gradient(self, batches: Sequence[Batch], step: int = 0, progress: float = 0.0) -> torch.Tensor:
         self.engine.optimizer.zero_grad()
         self.decoder.model.train()
-        self.means = self.round.play(batches, epoch=0, step=step)
+        self.means = self.round.play(batches, epoch=0, step=step, progress=progress)
         return torch.cat([p.grad.flatten() for p in self.engine.names.values() if p.grad is not None])
 
 
@@ -170,6 +170,16 @@ def test_more_policy_gradient_weight_moves_the_gradient_in_proportion(tiny_model
 
     none, once, twice = gradient(1e-9), gradient(0.5), gradient(1.0)
     assert torch.allclose(twice - none, 2 * (once - none), atol=2e-6)
+
+
+def test_the_policy_gradient_falls_over_the_run(tiny_model: Path) -> None:
+    def gradient(weight: float, progress: float) -> torch.Tensor:
+        falling = [f"objective.policy_gradient_weight={weight}", "objective.policy_gradient_schedule=linear"]
+        parts = Parts(tiny_model, "reward.source=probability_drop", *falling)
+        return parts.gradient(parts.batches(8), progress=progress)
+
+    assert torch.allclose(gradient(1.0, 0.75), gradient(0.25, 0), atol=2e-6)
+    assert (gradient(1.0, 0.75) - gradient(1.0, 0)).norm() > 1e-3
 
 
 def test_metrics_of_a_round(tiny_model: Path) -> None:

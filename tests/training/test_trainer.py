@@ -12,7 +12,7 @@ import torch
 from afa_llm.config_running import Training
 from afa_llm.training.distributed import World
 from afa_llm.training.metrics import Means, MetricsLog
-from afa_llm.training.trainer import learning_rate, planned_steps
+from afa_llm.training.trainer import planned_steps
 
 
 def test_planned_steps() -> None:
@@ -20,18 +20,6 @@ def test_planned_steps() -> None:
     assert planned_steps(Training(reviews_per_step=32, epochs=2.5), 64) == 5
     assert planned_steps(Training(reviews_per_step=32, epochs=2, max_steps=3), 640) == 3
     assert planned_steps(Training(reviews_per_step=32, epochs=0.001), 10) == 1
-
-
-def test_learning_rate_warms_up_and_falls() -> None:
-    settings = Training(learning_rate=1.0, warmup_share=0.1, schedule="cosine")
-    rates = [learning_rate(settings, step, 100) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
-    assert rates[10] == 1.0
-    assert rates[55] == pytest.approx(0.5)
-    assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
-    linear = Training(learning_rate=1.0, warmup_share=0, schedule="linear")
-    assert learning_rate(linear, 25, 100) == pytest.approx(0.75)
-    assert learning_rate(Training(learning_rate=1.0, warmup_share=0, schedule="constant"), 99, 100) == 1.0
 
 
 def test_means_weigh_reviews_not_batches() -> None:
