@@ -66,6 +66,10 @@ class Reward(Section):
         "adversary", description="adversary: log P(detected); probability_drop: the fall of log p(label) alone"
     )
     label_weight: float = Field(0.5, ge=0, description="η: weight of the label-aware part beside the adversary's")
+    normalise: bool = Field(
+        False,
+        description="advantages divided by their root mean square over the round: λ means the same whatever the scale",
+    )
     shuffle: bool = Field(False, description="control: rewards permuted over the masks of the round")
 
 

@@ -49,6 +49,12 @@ def kept_groups(reward_BK: Tensor, face_K: Tensor, floor: float, valid_B: Tensor
     return ~(deviation_BK <= floor) & (valid_B > 0).to(reward_BK.device)[:, None]
 
 
+def squares_sum(advantage_BK: Tensor, kept_BK: Tensor, weight_B: Tensor) -> Tensor:
+    """Scalar Σ advantage² over the kept masks: over their global number, the mean square of the round's advantages."""
+    kept_BK = kept_BK & (weight_B > 0).to(kept_BK.device)[:, None]
+    return torch.where(kept_BK, advantage_BK.detach().square(), 0.0).sum()
+
+
 def policy_gradient_sum(log_prob_BK: Tensor, advantage_BK: Tensor, kept_BK: Tensor, weight_B: Tensor) -> Tensor:
     """Scalar -Σ weight · advantage · log π over the kept masks. Divide by the global number of kept masks.
 

@@ -53,17 +53,20 @@ def feature_count(hidden_size: int, labels: int, features: Sequence[str]) -> int
     return sum(sizes[name] for name in _known(features))
 
 
-def view_features(reading: DecoderReading, focus: Focus, visible_BW: Tensor, features: Sequence[str]) -> Tensor:
+def view_features(
+    reading: DecoderReading, focus: Focus, visible_BW: Tensor, label_B: Tensor, features: Sequence[str]
+) -> Tensor:
     """Features [B, F] of one view, detached float32, in the order of `features`.
 
     `hidden`: last hidden state at the readout position, scaled to unit RMS. `labels`: log-probabilities normalised
-    over the labels and their entropy (nats), both times 4, and the log of their total probability. `focus`: see
+    over the labels, the review's own label first (then those after it, around), and their entropy (nats), both times 4,
+    and the log of their total probability. `focus`: see
     `_focus_profile`, times 10; `visible_BW` are the words visible in *both* views of the pair. Raises AfaError for an
     unknown feature.
     """
     makers: dict[str, Callable[[], Tensor]] = {
         "hidden": lambda: _unit_rms(reading.hidden_BD),
-        "labels": lambda: _label_profile(reading.label_logprob_BC),
+        "labels": lambda: _label_profile(reading.label_logprob_BC, label_B),
         "focus": lambda: FOCUS_GAIN * _focus_profile(focus.focus_BW, visible_BW),
     }
     return torch.cat([makers[name]().detach().float() for name in _known(features)], dim=-1)
@@ -73,9 +76,10 @@ def pair_features(
     clean: tuple[DecoderReading, Focus],
     masked: tuple[DecoderReading, Focus],
     visible_NW: Tensor,
+    label_B: Tensor,
     features: Sequence[str],
 ) -> FeaturePair:
-    """Features of B clean views against N = B·K masked ones (row b·K + k belongs to review b).
+    """Features of B clean views against N = B·K masked ones (row b·K + k belongs to review b, whose label is label_B).
 
     `visible_NW` is the masked views' word mask, which is what both views show. Raises AfaError where N is no multiple
     of B.
@@ -84,9 +88,10 @@ def pair_features(
     if reviews == 0 or rows % reviews:
         raise AfaError(f"pair_features: {rows} masked views don't belong to {reviews} clean ones; wanted a multiple")
     reading, focus = _repeat(clean[0], clean[1], rows // reviews)
+    label_N = label_B.repeat_interleave(rows // reviews)
     return FeaturePair(
-        clean_NF=view_features(reading, focus, visible_NW, features),
-        masked_NF=view_features(masked[0], masked[1], visible_NW, features),
+        clean_NF=view_features(reading, focus, visible_NW, label_N, features),
+        masked_NF=view_features(masked[0], masked[1], visible_NW, label_N, features),
     )
 
 
@@ -103,9 +108,16 @@ def _unit_rms(hidden_BD: Tensor) -> Tensor:
     return functional.normalize(hidden_BD.float(), dim=-1) * hidden_BD.shape[-1] ** 0.5
 
 
-def _label_profile(label_logprob_BC: Tensor) -> Tensor:
+def _label_profile(label_logprob_BC: Tensor, label_B: Tensor) -> Tensor:
+    """Own label first: whether a view makes the *right* answer less likely is then one number, the same for all labels.
+
+    In the order of the classes a small network would have to find out that a fall of one is a rise of the other, by
+    label (planted reviews, NOTES.md).
+    """
     logprob_BC = label_logprob_BC.float()
-    normal_BC = logprob_BC.log_softmax(-1)
+    classes = logprob_BC.shape[-1]
+    order_BC = (label_B.to(logprob_BC.device)[:, None] + torch.arange(classes, device=logprob_BC.device)) % classes
+    normal_BC = logprob_BC.log_softmax(-1).gather(-1, order_BC)
     entropy_B1 = torch.special.entr(normal_BC.exp()).sum(-1, keepdim=True)
     mass_B1 = logprob_BC.logsumexp(-1, keepdim=True)
     return torch.cat([LABEL_GAIN * normal_BC, LABEL_GAIN * entropy_B1, mass_B1], dim=-1)

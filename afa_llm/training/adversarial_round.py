@@ -18,6 +18,7 @@ Legend: B reviews, W words, K masks per review, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,6 +33,9 @@ from afa_llm.training.feedback import Feedback
 from afa_llm.training.looking import Look, Looker
 from afa_llm.training.metrics import Means
 from afa_llm.training.schedules import decay
+
+SMALLEST_DEVIATION = 1e-2
+"""In the reward's unit: advantages smaller than this are noise, and not blown up by reward.normalise. Our choice."""
 
 
 class AdversarialRound:
@@ -63,7 +67,8 @@ class AdversarialRound:
             self._drop_stale(look, step, means)
         if self.looker.generator is not None:
             self.looker.generator.rest()
-        reviews, kept = self._global_counts(looks)
+        reviews, kept, scale = self._global_counts(looks)
+        feedback_weight *= scale
         for look in looks:
             if not keep_graph:
                 look.clean, look.focus = self.looker.read_clean(look.batch)
@@ -95,12 +100,21 @@ class AdversarialRound:
         warm = self.feedback.adversary is None or step >= self.config.adversary.warmup_rounds
         return self.looker.gives_feedback and warm
 
-    def _global_counts(self, looks: Sequence[Look]) -> tuple[float, float]:
-        """Reviews of the round and masks that teach, over all ranks: the denominators of everything."""
+    def _global_counts(self, looks: Sequence[Look]) -> tuple[float, float, float]:
+        """Reviews of the round and masks that teach, over all ranks: the denominators of everything; and the factor of
+        the advantages, 1 unless they are normalised."""
         reviews = float(sum(look.batch.weight_B.sum() for look in looks))
         kept = float(sum(look.kept_BK.sum() for look in looks if look.kept_BK is not None))
-        total_reviews, total_kept = self.world.sum_numbers([reviews, kept])
-        return total_reviews, total_kept
+        squares = float(sum(self._squares(look) for look in looks)) if self.config.reward.normalise else 0.0
+        total_reviews, total_kept, total_squares = self.world.sum_numbers([reviews, kept, squares])
+        deviation = math.sqrt(total_squares / total_kept) if total_squares > 0 else 1.0
+        return total_reviews, total_kept, 1.0 / max(deviation, SMALLEST_DEVIATION)
+
+    def _squares(self, look: Look) -> float:
+        if look.reward_BK is None or look.kept_BK is None:
+            return 0.0
+        advantage_BK = policy_gradient.leave_one_out(look.reward_BK, self.looker.face_K)
+        return float(policy_gradient.squares_sum(advantage_BK, look.kept_BK, look.batch.weight_B))
 
     def _loss(self, look: Look, reviews: float, kept: float, feedback_weight: float, means: Means) -> torch.Tensor:
         """This micro-batch's share of the round's loss: local sums over global counts. `feedback_weight`: λ now."""

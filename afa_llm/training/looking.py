@@ -205,7 +205,7 @@ class Looker:
         if self.config.adversary.against == "random":
             clean = chosen_rows(masked, random_B)
             shown_NW = shown_NW & shown_NW[random_B].repeat_interleave(index_BK.shape[1], dim=0)
-        pairs = pair_features(clean, masked, shown_NW, self.config.adversary.features)
+        pairs = pair_features(clean, masked, shown_NW, look.batch.label_B, self.config.adversary.features)
         look.pair = pairs.select(index_BK[:, :-1].reshape(-1).to(pairs.clean_NF.device))
         look.random_pair = pairs.select(random_B.to(pairs.clean_NF.device))
 

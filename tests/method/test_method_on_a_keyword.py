@@ -100,7 +100,7 @@ class Feedback:
             return adversarial_reward(torch.where(drop > 0.1, 2.0, -2.0), face_K)
         if self.source == "drop":
             return combine(torch.zeros_like(drop), drop, face_K, 1.0)
-        pair = pair_features(clean, masked, view.word_mask_BW, self.FEATURES)
+        pair = pair_features(clean, masked, view.word_mask_BW, label_B, self.FEATURES)
         logit = self.adversary.detect(pair).view(REVIEWS, MASKS)
         self.adversary.update(pair, torch.ones(REVIEWS * MASKS), steps=2)
         return adversarial_reward(logit, face_K)

@@ -6,6 +6,7 @@ Legend: B views, D hidden size, C labels, W words, F features.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -33,13 +34,28 @@ def focus_from(raw_BW: Tensor) -> Focus:
     return Focus(focus, focus.clamp_min(1e-12).log(), raw_BW.sum(-1))
 
 
+def seen_in(view: DecoderReading, focus: Focus, visible_BW: Tensor, features: Sequence[str]) -> Tensor:
+    """Features of reviews whose label is the first."""
+    return view_features(view, focus, visible_BW, torch.zeros(len(visible_BW), dtype=torch.int64), features)
+
+
+def paired(
+    clean: tuple[DecoderReading, Focus],
+    masked: tuple[DecoderReading, Focus],
+    visible_NW: Tensor,
+    features: Sequence[str],
+) -> FeaturePair:
+    label_B = torch.zeros(len(clean[0].hidden_BD), dtype=torch.int64)
+    return pair_features(clean, masked, visible_NW, label_B, features)
+
+
 def test_worked_numbers() -> None:
     view = DecoderReading(
         torch.tensor([[0.3, 0.1]]).log(), torch.tensor([[3.0, 4.0, 0.0, 0.0]]), torch.zeros(1, 1, 1, 1)
     )
     focus = focus_from(torch.tensor([[0.2, 0.4, 0.1, 0.1, 0.2]]))
     visible = torch.tensor([[True, False, True, True, False]])
-    found = view_features(view, focus, visible, ALL)[0]
+    found = seen_in(view, focus, visible, ALL)[0]
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     shown = -(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25)) / math.log(3)  # .2 .1 .1 of .4
     wanted = [1.2, 1.6, 0, 0]
@@ -49,6 +65,26 @@ def test_worked_numbers() -> None:
     assert feature_count(4, 2, ALL) == len(wanted)
 
 
+def test_the_own_label_comes_first() -> None:
+    view, focus, visible = reading(3), focus_from(torch.ones(3, 2)), torch.ones(3, 2).bool()
+    own = view_features(view, focus, visible, torch.tensor([2, 0, 1]), ("labels",))
+    plain = view.label_logprob_BC.log_softmax(-1)
+    for row, order in enumerate(([2, 0, 1], [0, 1, 2], [1, 2, 0])):
+        torch.testing.assert_close(own[row, :3], 4 * plain[row, order])
+    by_first = seen_in(view, focus, visible, ("labels",))
+    torch.testing.assert_close(own[:, 3:], by_first[:, 3:])  # entropy and mass know no label
+
+
+def test_masks_meet_the_label_of_their_review() -> None:
+    clean, masked, label = reading(2, seed=1), reading(4, seed=2), torch.tensor([1, 2])
+    focus, visible = focus_from(torch.ones(4, 3)), torch.ones(4, 3).bool()
+    pair = pair_features((clean, focus_from(torch.ones(2, 3))), (masked, focus), visible, label, ("labels",))
+    wanted = view_features(masked, focus, visible, torch.tensor([1, 1, 2, 2]), ("labels",))
+    assert torch.equal(pair.masked_NF, wanted)
+    assert torch.equal(pair.clean_NF[0], pair.clean_NF[1])
+    torch.testing.assert_close(pair.clean_NF[2, 0], 4 * clean.label_logprob_BC.log_softmax(-1)[1, 2])
+
+
 def test_the_hidden_words_own_focus_cannot_be_seen() -> None:
     generator = torch.Generator().manual_seed(1)
     raw = torch.rand(8, 9, generator=generator)
@@ -56,40 +92,40 @@ def test_the_hidden_words_own_focus_cannot_be_seen() -> None:
     other = torch.where(visible, raw, torch.rand(8, 9, generator=generator) * 5)
     zeroed = torch.where(visible, raw, 0.0)
     view, features = reading(8), ("focus",)
-    seen = [view_features(view, focus_from(r), visible, features) for r in (raw, other, zeroed)]
+    seen = [seen_in(view, focus_from(r), visible, features) for r in (raw, other, zeroed)]
     # Worst case measured: 9.5e-7 on values up to 10.
     torch.testing.assert_close(seen[1], seen[0], atol=4e-6, rtol=0)
     torch.testing.assert_close(seen[2], seen[0], atol=4e-6, rtol=0)
     changed = torch.where(visible, other.flip(0) + raw, raw)
-    assert not torch.allclose(view_features(view, focus_from(changed), visible, features), seen[0], atol=0.1)
+    assert not torch.allclose(seen_in(view, focus_from(changed), visible, features), seen[0], atol=0.1)
 
 
 def test_which_words_are_looked_at_cannot_be_seen() -> None:
     raw = torch.tensor([[0.5, 0.2, 0.1, 0.2]])
     order = torch.tensor([2, 0, 3, 1])
     visible = torch.tensor([[True, True, True, False]])
-    a = view_features(reading(1), focus_from(raw), visible, ("focus",))
-    b = view_features(reading(1), focus_from(raw[:, order]), visible[:, order], ("focus",))
+    a = seen_in(reading(1), focus_from(raw), visible, ("focus",))
+    b = seen_in(reading(1), focus_from(raw[:, order]), visible[:, order], ("focus",))
     torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
 
 def test_padding_words_change_nothing() -> None:
     raw, visible = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[True, True, False]])
     wide_raw, wide_visible = (torch.nn.functional.pad(t, (0, 6)) for t in (raw, visible))
-    tight = view_features(reading(1), focus_from(raw), visible, ("focus",))
-    wide = view_features(reading(1), focus_from(wide_raw), wide_visible, ("focus",))
+    tight = seen_in(reading(1), focus_from(raw), visible, ("focus",))
+    wide = seen_in(reading(1), focus_from(wide_raw), wide_visible, ("focus",))
     torch.testing.assert_close(tight, wide, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("visible", [[False] * 3, [True, False, False]])
 def test_none_or_one_word_visible_is_finite(visible: list[bool]) -> None:
-    found = view_features(reading(1), focus_from(torch.tensor([[0.0, 0.4, 0.6]])), torch.tensor([visible]), ALL)
+    found = seen_in(reading(1), focus_from(torch.tensor([[0.0, 0.4, 0.6]])), torch.tensor([visible]), ALL)
     assert found.isfinite().all()
 
 
 def test_certain_labels_are_finite() -> None:
     view = DecoderReading(torch.tensor([[0.0, -200.0]]), torch.zeros(1, 4), torch.zeros(1, 1, 1, 1))
-    assert view_features(view, focus_from(torch.ones(1, 2)), torch.ones(1, 2).bool(), ALL).isfinite().all()
+    assert seen_in(view, focus_from(torch.ones(1, 2)), torch.ones(1, 2).bool(), ALL).isfinite().all()
 
 
 def test_features_are_detached_float32() -> None:
@@ -97,7 +133,7 @@ def test_features_are_detached_float32() -> None:
     grown = DecoderReading(
         source.label_logprob_BC.bfloat16().requires_grad_(), source.hidden_BD.half().requires_grad_(), source.rows_LBHT
     )
-    found = view_features(grown, focus_from(torch.rand(2, 3).requires_grad_()), torch.ones(2, 3).bool(), ALL)
+    found = seen_in(grown, focus_from(torch.rand(2, 3).requires_grad_()), torch.ones(2, 3).bool(), ALL)
     assert found.dtype == torch.float32
     assert not found.requires_grad
 
@@ -106,7 +142,7 @@ def test_scale_of_hidden_states_does_not_matter() -> None:
     a = reading(2)
     b = DecoderReading(a.label_logprob_BC, a.hidden_BD * 1000, a.rows_LBHT)
     focus, visible = focus_from(torch.ones(2, 3)), torch.ones(2, 3).bool()
-    seen = [view_features(x, focus, visible, ("hidden",)) for x in (a, b)]
+    seen = [seen_in(x, focus, visible, ("hidden",)) for x in (a, b)]
     torch.testing.assert_close(seen[0], seen[1])
     torch.testing.assert_close(seen[0].square().mean(-1), torch.ones(2))
 
@@ -115,29 +151,29 @@ def test_pair_features_meets_each_clean_view_with_its_masks() -> None:
     clean, masked = reading(2, seed=1), reading(6, seed=2)
     clean_focus, masked_focus = focus_from(torch.rand(2, 4)), focus_from(torch.rand(6, 4))
     visible = torch.tensor([[True, True, True, False], [True, False, True, True]] * 3)
-    pair = pair_features((clean, clean_focus), (masked, masked_focus), visible, ALL)
-    assert torch.equal(pair.masked_NF, view_features(masked, masked_focus, visible, ALL))
+    pair = paired((clean, clean_focus), (masked, masked_focus), visible, ALL)
+    assert torch.equal(pair.masked_NF, seen_in(masked, masked_focus, visible, ALL))
     for row in range(6):
         review = slice(row // 3, row // 3 + 1)
         one = DecoderReading(clean.label_logprob_BC[review], clean.hidden_BD[review], clean.rows_LBHT)
         alone = Focus(*(tensor[review] for tensor in vars(clean_focus).values()))
-        torch.testing.assert_close(pair.clean_NF[row], view_features(one, alone, visible[row : row + 1], ALL)[0])
+        torch.testing.assert_close(pair.clean_NF[row], seen_in(one, alone, visible[row : row + 1], ALL)[0])
 
 
 def test_a_view_against_itself_gives_equal_features() -> None:
     clean, focus = reading(3), focus_from(torch.rand(3, 4))
-    pair = pair_features((clean, focus), (clean, focus), torch.ones(3, 4).bool(), ALL)
+    pair = paired((clean, focus), (clean, focus), torch.ones(3, 4).bool(), ALL)
     assert torch.equal(pair.clean_NF, pair.masked_NF)
 
 
 def test_refusals() -> None:
     focus, visible = focus_from(torch.ones(2, 3)), torch.ones(2, 3).bool()
     with pytest.raises(AfaError, match=r"adversary\.features"):
-        view_features(reading(2), focus, visible, ("hidden", "gradient"))
+        seen_in(reading(2), focus, visible, ("hidden", "gradient"))
     with pytest.raises(AfaError, match=r"adversary\.features"):
         feature_count(4, 2, ())
     with pytest.raises(AfaError, match="3 masked views don't belong to 2 clean ones"):
-        pair_features((reading(2), focus), (reading(3), focus_from(torch.ones(3, 3))), torch.ones(3, 3).bool(), ALL)
+        paired((reading(2), focus), (reading(3), focus_from(torch.ones(3, 3))), torch.ones(3, 3).bool(), ALL)
 
 
 def test_select_and_join() -> None:

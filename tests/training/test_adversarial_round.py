@@ -23,6 +23,7 @@ from afa_llm.rollouts.generator import Asked, TransformersGenerator
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import PlainEngine
+from afa_llm.training.looking import Look
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -180,6 +181,30 @@ def test_the_policy_gradient_falls_over_the_run(tiny_model: Path) -> None:
 
     assert torch.allclose(gradient(1.0, 0.75), gradient(0.25, 0), atol=2e-6)
     assert (gradient(1.0, 0.75) - gradient(1.0, 0)).norm() > 1e-3
+
+
+def test_normalised_advantages_do_not_know_the_scale_of_the_reward(tiny_model: Path) -> None:
+    def gradient(factor: float, *more: str, sizes: tuple[int, ...] = (8,)) -> torch.Tensor:
+        settings = ["reward.source=probability_drop", "objective.task_weight=0", "objective.group_floor=0", *more]
+        parts = Parts(tiny_model, *settings, "objective.policy_gradient_weight=1")
+        collect = parts.round.looker.collect
+
+        def scaled(look: Look) -> None:
+            collect(look)
+            assert look.drop_BK is not None
+            look.drop_BK = look.drop_BK * factor
+
+        parts.round.looker.collect = scaled
+        return parts.gradient(parts.batches(*sizes))
+
+    normal = "reward.normalise=true"
+    large = gradient(500.0, normal)
+    assert (gradient(1000.0, normal) - large).norm() / large.norm() < 1e-5
+    assert (gradient(500.0, normal, sizes=(3, 5)) - large).norm() / large.norm() < 1e-4
+    assert (gradient(1000.0) - 2 * gradient(500.0)).norm() < 1e-4 * gradient(1000.0).norm()
+    tiny = gradient(1e-6, normal)  # under the floor: scaled by it, not blown up
+    assert (tiny - 100 * gradient(1e-6)).norm() < 1e-4 * tiny.norm()
+    assert tiny.norm() < 0.1 * large.norm()
 
 
 def test_metrics_of_a_round(tiny_model: Path) -> None:
