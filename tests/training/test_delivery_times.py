@@ -21,9 +21,9 @@ def test_versions_are_delivered_before_their_round(
         seen.append(("delivered", version))
         return {"delivery_gap": 0.001}
 
-    def played(batches, *, epoch, step):  # type: ignore[no-untyped-def]
+    def played(batches, *, step, **more):  # type: ignore[no-untyped-def]
         seen.append(("played", step))
-        return play(batches, epoch=epoch, step=step)
+        return play(batches, step=step, **more)
 
     trainer.deliver, trainer.round.play = deliver, played  # type: ignore[method-assign]
     trainer.run()
