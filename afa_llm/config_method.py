@@ -11,7 +11,7 @@ from afa_llm.config_section import Section
 
 class Attention(Section):
     layers: Literal["all", "last_half", "last_third"] | tuple[int, ...] = Field(
-        "last_half", description="layers whose readout row makes the focus; negative numbers count from the end"
+        "all", description="layers whose readout row makes the focus; negative numbers count from the end"
     )
 
 
@@ -27,7 +27,7 @@ class Infill(Section):
 
 class Masking(Section):
     direction: Literal["unattended", "attended", "both", "random"] = Field(
-        "both", description="which words the policy prefers to hide; random ignores the focus (a control)"
+        "attended", description="which words the policy prefers to hide; random ignores the focus (a control)"
     )
     rate: float = Field(0.2, gt=0, lt=1, description="share of a review's words that one mask hides (rounded up)")
     masks_per_review: int = Field(4, ge=1, description="masks drawn for each review in a round (K)")
@@ -44,10 +44,12 @@ class Masking(Section):
 
 class Adversary(Section):
     features: tuple[Literal["hidden", "labels", "focus"], ...] = Field(
-        ("hidden", "labels", "focus"), min_length=1, description="what the adversary sees of a view"
+        ("labels",),
+        min_length=1,
+        description="what the adversary sees of a view: hidden state, the labels' answers, shape of the focus",
     )
     against: Literal["clean", "random"] = Field(
-        "clean", description="what it tells a policy mask from: the clean view, or a random mask of the same size"
+        "random", description="what it tells a policy mask from: the clean view, or a random mask of the same size"
     )
     width: int = Field(64, ge=1, description="hidden units")
     learning_rate: float = Field(1e-3, gt=0, description="step size of its AdamW")
@@ -65,9 +67,9 @@ class Reward(Section):
     source: Literal["adversary", "probability_drop"] = Field(
         "adversary", description="adversary: log P(detected); probability_drop: the fall of log p(label) alone"
     )
-    label_weight: float = Field(0.5, ge=0, description="η: weight of the label-aware part beside the adversary's")
+    label_weight: float = Field(0.0, ge=0, description="η: weight of the label-aware part beside the adversary's")
     normalise: bool = Field(
-        False,
+        True,
         description="advantages divided by their root mean square over the round: λ means the same whatever the scale",
     )
     shuffle: bool = Field(False, description="control: rewards permuted over the masks of the round")
@@ -78,7 +80,7 @@ class Objective(Section):
     task_scope: Literal["vocabulary", "labels"] = Field(
         "labels", description="cross-entropy over the whole vocabulary, or between the answers of the labels"
     )
-    policy_gradient_weight: float = Field(0.2, ge=0, description="λ: weight of the policy gradient of the masks")
+    policy_gradient_weight: float = Field(0.1, ge=0, description="λ: weight of the policy gradient of the masks")
     policy_gradient_schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="how λ falls from the first step to 0 after the last; constant: it does not"
     )

@@ -91,7 +91,7 @@ class Rollouts(Section):
         0.4, gt=0, lt=1, description="vllm_local on a GPU: part of its memory for the engine, given back in each step"
     )
     reader: Literal["tuned", "base"] = Field(
-        "tuned", description="weights that read the masked views for adversary and reward: tuned, or the frozen base"
+        "base", description="weights that read the masked views for adversary and reward: tuned, or the frozen base"
     )
     vllm_python: str | None = Field(None, description="interpreter that has vLLM, for servers of ours; none: this one")
     serve: Literal["original", "dequantised"] = Field(

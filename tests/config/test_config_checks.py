@@ -14,12 +14,12 @@ ALONE = ["training.engine=deepspeed", "training.zero_stage=3"]
 CASES: dict[str, tuple[list[str], str, list[str]]] = {
     # what is set, how the message begins, what mends it
     "odd masks both ways": (
-        ["masking.masks_per_review=5"],
+        ["masking.direction=both", "masking.masks_per_review=5"],
         "masking.masks_per_review = 5: ",
         ["masking.masks_per_review=6"],
     ),
     "two masks both ways": (
-        ["masking.masks_per_review=2"],
+        ["masking.direction=both", "masking.masks_per_review=2"],
         "masking.masks_per_review = 2: the leave-one-out baseline needs at least 4 with direction both",
         ["masking.masks_per_review=4"],
     ),
@@ -189,5 +189,8 @@ def test_what_only_looks_like_a_contradiction(overrides: list[str]) -> None:
 
 def test_all_contradictions_are_told_together() -> None:
     with pytest.raises(AfaError) as error:
-        load_config(None, ["training.zero_stage=2", "masking.masks_per_review=5", "data.labels={a: [1]}"])
+        load_config(
+            None,
+            ["training.zero_stage=2", "masking.direction=both", "masking.masks_per_review=5", "data.labels={a: [1]}"],
+        )
     assert len(str(error.value).splitlines()) == 3

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from shared_settings import EVERY_PART
 
 SMALL = [
+    *EVERY_PART,
     "model.dtype=float32",
     "data.train.max_samples=40",
     "data.evaluation=[{path: 'builtin:planted', split: test, max_samples: 12}]",

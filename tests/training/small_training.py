@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shared_settings import EVERY_PART
 
 from afa_llm import assembly
 from afa_llm.config_loading import load_config
@@ -30,6 +31,7 @@ def small_trainer(tiny_model: Path, folder: Path, *overrides: str) -> Trainer:
             "training.micro_batch_size=5",
             "training.epochs=3",
             "training.learning_rate=1e-3",
+            *EVERY_PART,
             *overrides,
         ],
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shared_settings import EVERY_PART
 
 from afa_llm import assembly
 from afa_llm.config import Config
@@ -40,6 +41,7 @@ class Parts:
                 "data.train.max_samples=24",
                 "data.evaluation=[]",
                 "adversary.warmup_rounds=0",
+                *EVERY_PART,
                 *overrides,
             ],
         )

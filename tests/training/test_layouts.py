@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from shared_settings import EVERY_PART
 
 from afa_llm.training.distributed import free_port
 
 WORKER = Path(__file__).with_name("layout_worker.py")
 SETTINGS = [
+    *EVERY_PART,
+    "reward.normalise=true",
     "model.quantization=none",
     "model.dtype=float32",
     "data.train.max_samples=27",
