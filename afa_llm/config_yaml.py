@@ -19,6 +19,7 @@ CORE_SCHEMA = {
     "null": (re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
     "merge": (re.compile(r"^<<$"), "<"),
 }
+MOST_VALUES = 1_000_000  # aliases written out; a few lines can unfold to billions
 
 
 class _Loader(yaml.SafeLoader):
@@ -33,6 +34,15 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.composer.ComposerError(None, None, f"{key.value!r} stands twice", key.start_mark)
             seen.add(name)
         return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Python's own errors (`!!int x`, a number of 5000 digits) get the line that they lack."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            reason = f"{str(node.value)[:40]!r} cannot be read as {kind}"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from error
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Put in what `<<` merges: a mapping's own keys win, then the mappings merged, the first one first.
@@ -58,6 +68,17 @@ def _identity(key: yaml.Node) -> Any:
     return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
 
 
+def _unfolded(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """How many values a node holds with all aliases written out; one that holds itself counts once."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 1
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] += sum(_unfolded(part, known) for part in parts)
+    return known[id(node)]
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes what either schema would misread."""
 
@@ -78,7 +99,11 @@ class YamlError(ValueError):
 def load_yaml(text: str) -> Any:
     """The value of a YAML text. Raises YamlError."""
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        loader = _Loader(text)  # a SafeLoader
+        node = loader.get_single_node()
+        if _unfolded(node, {}) > MOST_VALUES:
+            raise YamlError(f"its aliases unfold to more than {MOST_VALUES:,} values", None)
+        return None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
