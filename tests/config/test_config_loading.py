@@ -103,7 +103,7 @@ def test_unknown_builtins_name_the_known() -> None:
         ("masking.masks=3", "masking.masks: unknown setting; did you mean masking.masks_per_review?"),
         ("lora.learning_rate=1", "did you mean adversary.learning_rate or training.learning_rate?"),
         ("data.id_column=x", "did you mean data.train.id_column?"),
-        ("reward.zzz=3", "reward.zzz: unknown setting; known are source, label_weight, shuffle"),
+        ("reward.zzz=3", "reward.zzz: unknown setting; known are source, label_weight, normalise, shuffle"),
         ("zzz=3", "zzz: unknown setting; known are run, model, lora"),
     ],
 )
