@@ -19,6 +19,7 @@ CORE_SCHEMA = {
     "null": (re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
     "merge": (re.compile(r"^<<$"), "<"),
 }
+UNUSABLE = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")  # \udc80 to \udcff are bytes of a file name that is no UTF-8
 MOST_VALUES = 1_000_000  # aliases written out; a few lines can unfold to billions
 
 
@@ -43,6 +44,14 @@ class _Loader(yaml.SafeLoader):
             kind = node.tag.rpartition(":")[2]
             reason = f"{str(node.value)[:40]!r} cannot be read as {kind}"
             raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from error
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        """Escapes such as "\\0" and "\\ud800" make what no path, tokenizer or file can take."""
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and UNUSABLE.search(value):
+            reason = f"{value[:40]!r} holds a null character or half of a surrogate pair"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
+        return value
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Put in what `<<` merges: a mapping's own keys win, then the mappings merged, the first one first.

@@ -64,6 +64,8 @@ def test_what_looks_like_text_stays_text(text: str) -> None:
         ("!!python/object/apply:os.getcwd []", 1, "tag"),
         ("x: \x01", None, "unacceptable"),
         ("[" * 20_000, None, "deeply"),
+        ('a: 1\nb: "x\\0"', 2, "null character"),
+        ('a: ["\\ud800"]', 1, "half of a surrogate pair"),
         ("a: 1\nb: !!int x", 2, "'x' cannot be read as int"),
         ("a: !!bool x", 1, "cannot be read as bool"),
         ("a: !!timestamp x", 1, "cannot be read as timestamp"),
