@@ -45,7 +45,7 @@ class _Loader(yaml.SafeLoader):
             reason = f"{str(node.value)[:40]!r} cannot be read as {kind}"
             raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from error
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         """Escapes such as "\\0" and "\\ud800" make what no path, tokenizer or file can take."""
         value = super().construct_scalar(node)
         if isinstance(value, str) and UNUSABLE.search(value):
