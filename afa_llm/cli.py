@@ -218,9 +218,9 @@ def _benchmark(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from afa_llm.evaluation.report import write_report
+    from afa_llm.evaluation.report import rewrite_report
 
-    print(write_report(options.folder))
+    print(rewrite_report(options.folder))
 
 
 def _inspect(options: argparse.Namespace) -> None:
