@@ -18,6 +18,7 @@ from afa_llm.errors import StoppedError
 from afa_llm.evaluation.focus_reader import FocusReader
 from afa_llm.material import Material, prepare
 from afa_llm.models.decoder import Decoder
+from afa_llm.models.positions import check_positions
 from afa_llm.records import Example
 from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.run_folder import (
@@ -164,10 +165,11 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
     config = resolve_suites(config)
     world = distributed.start("plain", config.training.timeout_minutes)
     material = prepare(config.model_copy(update={"data": _no_evaluation(config)}), training=False)
-    decoder = assembly.build_decoder(config, material, world.device, adapter)
     builder = material.builders[config.prompts.train]
-    examples = [Example(f"text {i}", text, 0, split_words(text)) for i, text in enumerate(texts)]
+    examples = [Example(f"text {i}", text, 0, split_words(text)) for i, text in enumerate(texts, 1)]
     prompts = [builder.build(example) for example in examples]
+    check_positions(config.model, prompts, [material.answers])
+    decoder = assembly.build_decoder(config, material, world.device, adapter)
     labels = list(config.data.labels)
     for title, context in (("base", decoder.base()), ("tuned", nullcontext()))[: 2 if adapter else 1]:
         with context:
