@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from afa_llm.endings import told_endings
 from afa_llm.errors import INTERRUPTED, AfaError, PeerLostError
 
 CONFIG_HELP = "YAML file, or builtin:demo; left out: all defaults"
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # The deepspeed launcher puts --local_rank=N before the verb; the rank is in the environment too.
     options = _options([a for a in given if not a.startswith("--local_rank=")])
     try:
-        options.run(options)
+        with told_endings():
+            options.run(options)
     except AfaError as error:
         tells = error.told_here if isinstance(error, PeerLostError) else os.environ.get("RANK", "0") == "0"
         if not tells and type(error) is AfaError:
@@ -218,9 +220,9 @@ def _benchmark(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from afa_llm.evaluation.report import write_report
+    from afa_llm.evaluation.report import rewrite_report
 
-    print(write_report(options.folder))
+    print(rewrite_report(options.folder))
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -256,6 +258,8 @@ def _load(options: argparse.Namespace):  # type: ignore[no-untyped-def]
 def _split(options: argparse.Namespace) -> tuple[str | None, list[str]]:
     """CONFIG, which may be left out, and the overrides."""
     path, overrides = options.config, list(options.overrides)
+    if path == "":  # an unset variable of a script: the defaults are not what was meant
+        raise AfaError("CONFIG is empty; name a YAML file or builtin:demo, or leave it out for all defaults")
     if path and "=" in path and not Path(path).exists():
         path, overrides = None, [path, *overrides]
     return path, overrides

@@ -100,7 +100,9 @@ class Prompts(Section):
     file: str = Field("builtin:sentiment", description="YAML with templates and answer words, or builtin:sentiment")
     train: str = Field("review_sentiment", description="template to train with")
     evaluation: tuple[str, ...] = Field(
-        ("review_sentiment", "overall_it_was", "is_this_review"), description="templates to evaluate with"
+        ("review_sentiment", "overall_it_was", "is_this_review"),
+        min_length=1,
+        description="templates to evaluate with",
     )
     chat: Literal["auto", "always", "never"] = Field(
         "auto", description="dress the prompt in the tokenizer's chat template; auto: where it has one"

@@ -54,7 +54,7 @@ class Place:
             arguments = get_args(kind)
             if get_origin(kind) is dict:
                 return Place(arguments[1], self.field, whole=False)
-            if get_origin(kind) is tuple and str(key).isdigit():
+            if get_origin(kind) is tuple and str(key).isdecimal():
                 index = 0 if arguments[-1] is ... else min(int(key), len(arguments) - 1)
                 return Place(arguments[index], self.field, whole=False)
         return None

@@ -52,7 +52,7 @@ class Adversary(Section):
         "random", description="what it tells a policy mask from: the clean view, or a random mask of the same size"
     )
     width: int = Field(64, ge=1, description="hidden units")
-    learning_rate: float = Field(1e-3, gt=0, description="step size of its AdamW")
+    learning_rate: float = Field(1e-3, gt=0, le=1e6, description="step size of its AdamW")
     weight_decay: float = Field(0.01, ge=0, description="decay of its AdamW")
     steps_per_round: int = Field(2, ge=0, description="its updates in each round")
     spectral_norm: bool = Field(True, description="bound the Lipschitz constant of its layers")

@@ -58,9 +58,10 @@ def _default(place: Place | None, name: str) -> Any:
 
 
 def _index(entries: list[Any], key: str, override: str, inside: str) -> int:
-    if key.isdigit() and int(key) < len(entries):
-        return int(key)
-    has = ", ".join(str(index) for index in range(len(entries))) or "none"
+    known = [str(index) for index in range(len(entries))]
+    if key in known:
+        return known.index(key)
+    has = ", ".join(known) or "none"
     raise AfaError(f"{override!r}: no such entry; {inside} has {has}. Override one of them, or the whole list")
 
 

@@ -19,7 +19,7 @@ class Run(Section):
     )
     output_dir: str = Field("runs", description="folder that holds all runs")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of LoRA, adversary, masks and the order of reviews")
-    threads: int = Field(1, ge=1, description="CPU threads of each process")
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads of each process")
     overwrite: bool = Field(False, description="replace an earlier run of the same name; else refuse")
     resume: bool = Field(False, description="continue a run of the same name from its newest good checkpoint")
 
@@ -55,7 +55,7 @@ class Training(Section):
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; none: by epochs")
     reviews_per_step: int = Field(32, ge=1, description="reviews in one optimizer step, over all ranks")
     micro_batch_size: int = Field(32, ge=1, description="reviews of one forward pass on one rank")
-    learning_rate: float = Field(5e-4, gt=0, description="peak step size of AdamW")
+    learning_rate: float = Field(5e-4, gt=0, le=1e6, description="peak step size of AdamW")
     weight_decay: float = Field(0.0, ge=0, description="decay of AdamW on adapter matrices")
     betas: tuple[float, float] = Field((0.9, 0.95), description="moment decay rates of AdamW")
     warmup_share: float = Field(0.05, ge=0, lt=1, description="share of steps of linear warm-up")

@@ -19,6 +19,8 @@ CORE_SCHEMA = {
     "null": (re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
     "merge": (re.compile(r"^<<$"), "<"),
 }
+UNUSABLE = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")  # \udc80 to \udcff are bytes of a file name that is no UTF-8
+MOST_VALUES = 1_000_000  # aliases written out; a few lines can unfold to billions
 
 
 class _Loader(yaml.SafeLoader):
@@ -33,6 +35,23 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.composer.ComposerError(None, None, f"{key.value!r} stands twice", key.start_mark)
             seen.add(name)
         return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Python's own errors (`!!int x`, a number of 5000 digits) get the line that they lack."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            reason = f"{str(node.value)[:40]!r} cannot be read as {kind}"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from error
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """Escapes such as "\\0" and "\\ud800" make what no path, tokenizer or file can take."""
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and UNUSABLE.search(value):
+            reason = f"{value[:40]!r} holds a null character or half of a surrogate pair"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
+        return value
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Put in what `<<` merges: a mapping's own keys win, then the mappings merged, the first one first.
@@ -58,6 +77,17 @@ def _identity(key: yaml.Node) -> Any:
     return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
 
 
+def _unfolded(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """How many values a node holds with all aliases written out; one that holds itself counts once."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 1
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] += sum(_unfolded(part, known) for part in parts)
+    return known[id(node)]
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes what either schema would misread."""
 
@@ -78,7 +108,11 @@ class YamlError(ValueError):
 def load_yaml(text: str) -> Any:
     """The value of a YAML text. Raises YamlError."""
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        loader = _Loader(text)  # a SafeLoader
+        node = loader.get_single_node()
+        if _unfolded(node, {}) > MOST_VALUES:
+            raise YamlError(f"its aliases unfold to more than {MOST_VALUES:,} values", None)
+        return None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]

@@ -18,9 +18,17 @@ from afa_llm.errors import StoppedError
 from afa_llm.evaluation.focus_reader import FocusReader
 from afa_llm.material import Material, prepare
 from afa_llm.models.decoder import Decoder
+from afa_llm.models.positions import check_positions
 from afa_llm.records import Example
 from afa_llm.rollouts.engine_service import EngineService
-from afa_llm.run_folder import open_folder, report_data, settle_dtype
+from afa_llm.run_folder import (
+    claim,
+    reserved_folder,
+    save_settings,
+    settle_dtype,
+    tell_data,
+    write_quarantine,
+)
 from afa_llm.run_results import Clock, measure_phase, write_results
 from afa_llm.training import distributed
 from afa_llm.training.distributed import World
@@ -65,13 +73,15 @@ def train(config: Config) -> Path:
     Raises AfaError for what a user can mend, StoppedError after a signal, PeerLostError where another rank is gone.
     """
     config, clock = resolve_suites(config), Clock()
-    with _job(config) as world:
+    with _job(config) as world, reserved_folder(config, world) as folder:
         config = settle_dtype(config, world)
-        folder, material = _open(config, world, clock)
+        material = _prepare(config, world, clock)
         with clock.phase("model"):
             world.pulse.at("model")
             decoder = assembly.build_decoder(config, material, world.device)
             engine = assembly.build_engine(config, decoder, world)
+        claim(config, folder, world)
+        write_quarantine(folder, material, world)
         with _engines(config, material, decoder, engine, world, clock, folder) as service:
             generator = assembly.build_generator(config, service)
             adversarial_round = assembly.build_round(config, material, decoder, engine, world, generator, service)
@@ -81,6 +91,8 @@ def train(config: Config) -> Path:
             world.tell(f"{len(prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
             before = measure_phase(config, material, decoder, world, clock, "before", service)
             with clock.phase("training"):
+                trainer.resume()
+                save_settings(config, folder, world)
                 summary = trainer.run()
                 trainer.save_adapter(folder / "adapter")
             if service and config.evaluation.through_engine:
@@ -94,12 +106,15 @@ def train(config: Config) -> Path:
 def evaluate(config: Config, adapter: Path | None) -> Path:
     """Measure the base and, with an adapter, the tuned model through the same decoder. Returns the run's folder."""
     config, clock = resolve_suites(config), Clock()
-    with _job(config) as world:
+    with _job(config) as world, reserved_folder(config, world) as folder:
         config = settle_dtype(config, world)
-        folder, material = _open(config, world, clock)
+        material = _prepare(config, world, clock)
         with clock.phase("model"):
             world.pulse.at("model")
             decoder = assembly.build_decoder(config, material, world.device, adapter)
+        claim(config, folder, world)
+        save_settings(config, folder, world)
+        write_quarantine(folder, material, world)
         with _engines(config, material, decoder, None, world, clock, folder) as service:
             with decoder.base():
                 before = measure_phase(config, material, decoder, world, clock, "before", service)
@@ -134,14 +149,13 @@ def _engines(
         yield service
 
 
-def _open(config: Config, world: World, clock: Clock) -> tuple[Path, Material]:
-    """The run's folder and its data, checked and reported."""
-    folder = open_folder(config, world)
+def _prepare(config: Config, world: World, clock: Clock) -> Material:
+    """Reviews and prompts, checked and told of."""
     with clock.phase("data"):
         world.pulse.at("data")
         material = prepare(config)
-        report_data(folder, material, world)
-    return folder, material
+        tell_data(material, world)
+    return material
 
 
 def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console: Console) -> None:
@@ -151,10 +165,11 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
     config = resolve_suites(config)
     world = distributed.start("plain", config.training.timeout_minutes)
     material = prepare(config.model_copy(update={"data": _no_evaluation(config)}), training=False)
-    decoder = assembly.build_decoder(config, material, world.device, adapter)
     builder = material.builders[config.prompts.train]
-    examples = [Example(f"text {i}", text, 0, split_words(text)) for i, text in enumerate(texts)]
+    examples = [Example(f"text {i}", text, 0, split_words(text)) for i, text in enumerate(texts, 1)]
     prompts = [builder.build(example) for example in examples]
+    check_positions(config.model, prompts, [material.answers])
+    decoder = assembly.build_decoder(config, material, world.device, adapter)
     labels = list(config.data.labels)
     for title, context in (("base", decoder.base()), ("tuned", nullcontext()))[: 2 if adapter else 1]:
         with context:

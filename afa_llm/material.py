@@ -20,6 +20,7 @@ from afa_llm.errors import AfaError
 from afa_llm.evaluation.calibration import content_free_examples, domain_examples
 from afa_llm.evaluation.prompted_sentiment import PromptSet
 from afa_llm.models.adapters import load_tokenizer
+from afa_llm.models.positions import check_positions
 from afa_llm.records import AnswerWords, Example, Prompt
 
 
@@ -92,6 +93,10 @@ def prepare(config: Config, *, training: bool = True) -> Material:
     )
     if training:
         _check_masks(config, train_prompts)
+    measured = [prompt for sets in prompt_sets.values() for found in sets for prompt in found.prompts]
+    check_positions(
+        config.model, [*train_prompts, *validation_prompts, *measured], [b.answer_words for b in builders.values()]
+    )
     return material
 
 

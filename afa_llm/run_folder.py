@@ -1,4 +1,4 @@
-"""A run's folder: claimed by one run, its settings saved, its set-aside rows written.
+"""A run's folder: reserved for one process, claimed when nothing can be wrong any more, its settings saved.
 
 `runs/<name>/` holds `config.yaml`, `metrics.jsonl`, `results.json`, `items/`, `report.html`, `adapter/` and
 `checkpoints/`.
@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from afa_llm.config import Config
@@ -18,11 +21,14 @@ from afa_llm.evaluation import json_files
 from afa_llm.material import Material
 from afa_llm.models.compute_type import choose_dtype, has_bfloat16
 from afa_llm.training.distributed import World
+from afa_llm.training.durable_files import lock_file
+
+SETTINGS, LOCK = "config.yaml", ".lock"
 
 
 def read_run_config(folder: Path) -> Config:
     """The configuration that a run saved."""
-    return load_config(str(folder / "config.yaml"))
+    return load_config(str(folder / SETTINGS))
 
 
 def settle_dtype(config: Config, world: World) -> Config:
@@ -35,7 +41,7 @@ def settle_dtype(config: Config, world: World) -> Config:
         world.tell(
             "model.dtype = bfloat16: this processor emulates it, many times slower than float32; set model.dtype=auto"
         )
-    saved = Path(config.run.output_dir) / config.run.name / "config.yaml"
+    saved = Path(config.run.output_dir) / config.run.name / SETTINGS
     begun = saved.exists() and read_run_config(saved.parent).model if config.run.resume and world.leads else None
     begun = world.from_leader(begun)
     if config.model.dtype == "auto" and begun:
@@ -43,42 +49,102 @@ def settle_dtype(config: Config, world: World) -> Config:
     return config.model_copy(update={"model": choose_dtype(config.model, native=native)})
 
 
-def open_folder(config: Config, world: World) -> Path:
-    """The run's folder with its config.yaml. Refuses to mix two runs."""
+@contextmanager
+def reserved_folder(config: Config, world: World) -> Iterator[Path]:
+    """The run's folder, for this process alone until the block is left. What lies there stays as it is until `claim`.
+
+    Raises AfaError on every rank: an earlier run that is neither replaced nor continued, a folder of something else,
+    another process at work in it, a place where nothing can be written.
+    """
     folder = Path(config.run.output_dir) / config.run.name
+    trouble = lock = None
+    if world.leads:
+        try:
+            trouble = _refusal(config, folder)
+            if not trouble:
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = lock_file(folder / LOCK)
+                trouble = _taken(config, folder) if lock is None else None
+        except OSError as error:
+            trouble = f"run.output_dir = {config.run.output_dir}: cannot write there: {error.strerror}"
+    try:
+        trouble = world.from_leader(trouble)
+        if trouble:
+            raise AfaError(trouble)
+        yield folder
+    finally:
+        if lock is not None:
+            with suppress(OSError):
+                (folder / LOCK).unlink()
+                folder.rmdir()  # it is empty where something was wrong before `claim`
+            os.close(lock)
+
+
+def _refusal(config: Config, folder: Path) -> str | None:
+    if (folder / SETTINGS).exists():
+        if config.run.overwrite or config.run.resume:
+            return None
+        return (
+            f"run.name = {config.run.name}: {folder} holds an earlier run; choose another run.name, or set "
+            "run.overwrite=true (it is deleted) or run.resume=true (it is continued)"
+        )
+    if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+        return f"run.name = {config.run.name}: {folder} exists and is no run of afa-llm; choose another run.name"
+    return None
+
+
+def _taken(config: Config, folder: Path) -> str:
+    return (
+        f"run.name = {config.run.name}: another process is writing {folder}; wait until it has ended, or choose "
+        "another run.name"
+    )
+
+
+def claim(config: Config, folder: Path, world: World) -> None:
+    """Make a reserved folder this run's own: an earlier run that is replaced goes, config.yaml is written.
+
+    A resumed run's config.yaml stays until `save_settings`: its checkpoint may not fit the new settings. Raises
+    AfaError on every rank where something cannot be written.
+    """
     trouble = None
     if world.leads:
         try:
-            trouble = _claim(config, folder)
+            _claim(config, folder, world)
         except OSError as error:
-            trouble = f"run.output_dir = {config.run.output_dir}: cannot write there: {error.strerror}"
+            trouble = f"{error.filename or folder}: cannot be written: {error.strerror}"
     trouble = world.from_leader(trouble)
     if trouble:
         raise AfaError(trouble)
-    return folder
 
 
-def _claim(config: Config, folder: Path) -> str | None:
-    if (folder / "config.yaml").exists():
-        if config.run.overwrite and not config.run.resume:
-            shutil.rmtree(folder)
-        elif not config.run.resume:
-            return (
-                f"run.name = {config.run.name}: {folder} holds an earlier run; choose another run.name, or set "
-                "run.overwrite=true (it is deleted) or run.resume=true (it is continued)"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        return f"run.name = {config.run.name}: {folder} exists and is no run of afa-llm; choose another run.name"
+def _claim(config: Config, folder: Path, world: World) -> None:
+    begun = (folder / SETTINGS).exists()
+    if begun and not config.run.resume:
+        _clear(folder)
     for change in changed_settings(folder, config):
         print(f"resumed with {change}", file=sys.stderr, flush=True)
-    (folder / "items").mkdir(parents=True, exist_ok=True)
-    json_files.write_text(folder / "config.yaml", dump_config(config))
-    return None
+    (folder / "items").mkdir(exist_ok=True)
+    if not (begun and config.run.resume):
+        save_settings(config, folder, world)
+
+
+def save_settings(config: Config, folder: Path, world: World) -> None:
+    if world.leads:
+        json_files.write_text(folder / SETTINGS, dump_config(config))
+
+
+def _clear(folder: Path) -> None:
+    """Everything but the lock goes, config.yaml last: what a kill leaves is still known as a run."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == SETTINGS):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def changed_settings(folder: Path, config: Config) -> list[str]:
     """Settings that differ from those the run was started with, such as `lora.rank = 16 (was 8)`."""
-    if not config.run.resume or not (folder / "config.yaml").exists():
+    if not config.run.resume or not (folder / SETTINGS).exists():
         return []
     before, now = (c.model_dump(mode="json") for c in (read_run_config(folder), config))
     found = []
@@ -90,16 +156,20 @@ def changed_settings(folder: Path, config: Config) -> list[str]:
     return found
 
 
-def report_data(folder: Path, material: Material, world: World) -> None:
-    if not world.leads:
-        return
+def tell_data(material: Material, world: World) -> None:
+    """Notices, and what was set aside or left out, data set by data set."""
     for notice in material.notices:
         world.tell(notice)
-    together = Quarantine()
     for title, quarantine in material.quarantines.items():
-        together.absorb(quarantine)
         if quarantine.summary():
             world.tell(f"{title}: {quarantine.summary()}")
+
+
+def write_quarantine(folder: Path, material: Material, world: World) -> None:
+    """Every row that was set aside. Two data sets may use the same ids, so none stands for another."""
+    if not world.leads:
+        return
+    together = Quarantine(rows=[row for quarantine in material.quarantines.values() for row in quarantine.rows])
     written = together.write(folder / "quarantine.jsonl")
     if written:
         world.tell(f"{len(together.rows)} rows set aside, see {written}")

@@ -1,4 +1,4 @@
-"""What a resumed run says of settings that are not those it was started with."""
+"""A run's folder: who may write it and when; settings that a resumed run changes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from afa_llm.config import Config
 from afa_llm.config_loading import dump_config, load_config
-from afa_llm.run_folder import changed_settings, settle_dtype
+from afa_llm.data.quarantine import Quarantine
+from afa_llm.errors import AfaError
+from afa_llm.material import Material
+from afa_llm.records import AnswerWords
+from afa_llm.run_folder import (
+    changed_settings,
+    claim,
+    read_run_config,
+    reserved_folder,
+    save_settings,
+    settle_dtype,
+    write_quarantine,
+)
 from afa_llm.training.distributed import World
 
 
@@ -49,3 +62,67 @@ def test_emulated_bfloat16_is_told(
     asked = load_config(None, [f"run.output_dir={tmp_path}", "model.dtype=bfloat16"])
     assert settle_dtype(asked, World(0, 1, torch.device("cpu"))).model.dtype == "bfloat16"
     assert "model.dtype=auto" in capsys.readouterr().err
+
+
+def _config(tmp_path: Path, *settings: str) -> Config:
+    return load_config(None, [f"run.output_dir={tmp_path}", "run.name=mine", *settings])
+
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def _earlier_run(tmp_path: Path) -> Path:
+    folder = tmp_path / "mine"
+    (folder / "items").mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_config(_config(tmp_path, "lora.rank=8")))
+    (folder / "results.json").write_text("{}")
+    return folder
+
+
+def test_a_run_is_replaced_only_when_nothing_can_be_wrong_any_more(tmp_path: Path) -> None:
+    folder, config = _earlier_run(tmp_path), _config(tmp_path, "run.overwrite=true")
+    with pytest.raises(AfaError, match="no such file"), reserved_folder(config, ALONE):
+        raise AfaError("data.train.path: no such file")
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "items", "results.json"]
+    with reserved_folder(config, ALONE):
+        claim(config, folder, ALONE)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "items"]
+    assert read_run_config(folder) == config
+
+
+def test_what_fails_before_the_claim_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(AfaError, match="data"), reserved_folder(_config(tmp_path), ALONE):
+        raise AfaError("data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_of_a_run_stay_until_its_checkpoint_fits_the_new_ones(tmp_path: Path) -> None:
+    folder, config = _earlier_run(tmp_path), _config(tmp_path, "run.resume=true", "lora.rank=4")
+    with reserved_folder(config, ALONE):
+        claim(config, folder, ALONE)
+        assert read_run_config(folder).lora.rank == 8
+        save_settings(config, folder, ALONE)
+    assert read_run_config(folder).lora.rank == 4
+
+
+@pytest.mark.parametrize("again", ["run.overwrite=true", "run.resume=true"])
+def test_two_processes_never_write_one_run(tmp_path: Path, again: str) -> None:
+    with reserved_folder(_config(tmp_path), ALONE) as folder:
+        claim(_config(tmp_path), folder, ALONE)
+        with (
+            pytest.raises(AfaError, match="another process is writing"),
+            reserved_folder(_config(tmp_path, again), ALONE),
+        ):
+            pass
+        assert (folder / "config.yaml").exists()
+    with reserved_folder(_config(tmp_path, again), ALONE):
+        pass
+
+
+def test_rows_set_aside_are_all_written_though_data_sets_share_ids(tmp_path: Path) -> None:
+    sets = {"train": Quarantine(), "dev": Quarantine()}
+    for quarantine in sets.values():
+        quarantine.add("7", None, "too long", "a review")
+    material = Material(None, {}, [], [], [], {}, {}, {}, AnswerWords((), ()), (), sets)
+    write_quarantine(tmp_path, material, ALONE)
+    assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 2

@@ -6,7 +6,6 @@ benchmark is killed and its cells live on, the next one waits for them instead o
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import signal
@@ -20,6 +19,7 @@ from pathlib import Path
 from afa_llm.benchmark.cells import Cell
 from afa_llm.config_loading import dump_config
 from afa_llm.evaluation.json_files import write_text
+from afa_llm.training.durable_files import lock_file
 
 VERBS = {"trained": "train", "prompted": "evaluate"}
 LOUD = ("afa train:", "afa evaluate:")
@@ -70,17 +70,6 @@ def try_lock(cell: Cell) -> int | None:
     path = cell.beside(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     return lock_file(path)
-
-
-def lock_file(path: Path) -> int | None:
-    """An exclusive lock on a file that is made if need be; None where it is taken."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def last_words(log: Path, most: int = 300) -> str:

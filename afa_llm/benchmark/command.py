@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from afa_llm.benchmark.cell_process import lock_file
 from afa_llm.benchmark.cells import Cell, select
 from afa_llm.benchmark.loading import load_benchmark, plan_cells
 from afa_llm.benchmark.passes import passes_per_review
@@ -24,6 +23,7 @@ from afa_llm.data.suites import resolve_suites
 from afa_llm.errors import AfaError
 from afa_llm.material import prepare
 from afa_llm.run_folder import changed_settings
+from afa_llm.training.durable_files import lock_file
 from afa_llm.training.trainer import planned_steps
 
 

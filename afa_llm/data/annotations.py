@@ -57,7 +57,7 @@ def _from_spans(source: Source, values: dict[str, Any], text: str) -> Annotation
     spans = [given] if given and not isinstance(given[0], list | tuple) else given
     raw = values[source.text_column]
     for span in spans:
-        whole = len(span) == 2 and all(isinstance(end, int) for end in span)
+        whole = isinstance(span, list | tuple) and len(span) == 2 and all(isinstance(end, int) for end in span)
         if not whole or not 0 <= span[0] <= span[1] <= len(raw):
             raise BadFieldError(
                 f"{column}: {span} is no span of a text of {len(raw)} characters", "span outside the text"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import jinja2
-
 from afa_llm.data.templates import ChatTemplate
 from afa_llm.errors import AfaError
 
@@ -66,7 +64,7 @@ class ChatFrame:
             messages = [{"role": "system", "content": self._chat.system}, *messages]
         try:
             return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # it is a program: it may divide by zero
             raise AfaError(
                 f"template {self._name!r}: the tokenizer's chat template fails: {error}; set prompts.chat=never"
             ) from None

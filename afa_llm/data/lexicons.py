@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from afa_llm.errors import AfaError
@@ -16,7 +17,7 @@ def read_lexicon(path: str | None) -> frozenset[str]:
     if path is None:
         return frozenset()
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise AfaError(f"evaluation.lexicon = {path}: cannot be read: {error}; name a text file in UTF-8") from None
     words = {word for line in text.splitlines() if (word := _word(line))}

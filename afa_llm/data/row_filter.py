@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def _ids(source: Source) -> set[str]:
     if source.id_column is None:
         raise AfaError(f"data source {source.title}: exclude_ids without id_column; name the column that holds the ids")
     try:
-        lines = Path(source.exclude_ids).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(os.path.expanduser(source.exclude_ids)).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise AfaError(
             f"data source {source.title}: exclude_ids = {source.exclude_ids}: cannot be read: {error}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,11 +90,11 @@ def shuffled(size: int, seed: int) -> list[int]:
 
 
 def _rows(source: Source) -> Sequence[RawRow]:
-    path = Path(source.path).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(source.path))
+    if os.path.isdir(path):
         files = sorted(file.name for file in path.iterdir() if suffix_of(file) in FILE_TYPES)
         raise AfaError(f"{path}: a folder, not a file; name one of its files: {', '.join(files[:10]) or 'it has none'}")
-    if path.exists():
+    if os.path.exists(path):  # Path.exists would fail for a name that is too long
         if suffix_of(path) == ".parquet" and path.suffix != ".gz":
             return read_parquet(path)
         if suffix_of(path) in TEXT_READERS:

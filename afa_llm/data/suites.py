@@ -124,8 +124,8 @@ def suites_folder(data: Data) -> Path | None:
     given = data.suites_dir or os.environ.get(FOLDER_VARIABLE) or None
     if given is None:
         return None
-    folder = Path(given).expanduser().resolve()
-    if not folder.is_dir():
+    folder = Path(os.path.abspath(os.path.expanduser(given)))
+    if not os.path.isdir(folder):
         setting = "data.suites_dir" if data.suites_dir else f"the environment variable {FOLDER_VARIABLE}"
         raise AfaError(f"{setting} = {given}: no such folder; name the one that holds a folder for each suite")
     return folder
@@ -166,7 +166,7 @@ def _local(suite: Suite, split: str, folder: Path | None) -> dict[str, Any] | No
         return None
     names = SPLIT_NAMES.get(split, (split,))
     files = [place / f"{name}{end}" for place in places for name in names for end in ENDINGS]
-    there = [file for file in files if file.exists()]
+    there = [file for file in files if file.is_file()]
     if len(there) > 1:
         raise AfaError(f"suite:{suite.name}, split {split}: both {there[0]} and {there[1]} are there; take one away")
     if not there:

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from afa_llm.config_loading import resolve_builtin
+from afa_llm.config_yaml import YamlError, load_yaml
 from afa_llm.errors import AfaError
 
 SLOT = "{review}"
@@ -58,15 +57,14 @@ def load_templates(file: str, names: Iterable[str], labels: Sequence[str]) -> di
 def _read(file: str) -> dict[str, Any]:
     path = resolve_builtin(file, "prompts", ".yaml")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        values = load_yaml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise AfaError(f"{file}: no such file; set prompts.file to a YAML file or builtin:sentiment") from None
     except (OSError, UnicodeDecodeError) as error:
         raise AfaError(f"{file}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise AfaError(f"{file}{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    except YamlError as error:
+        where = f" line {error.line}" if error.line else ""
+        raise AfaError(f"{file}{where}: not valid YAML: {error}") from None
     values = _mapping(file, values, required={"templates"}, allowed=set())
     templates = values["templates"]
     if not isinstance(templates, dict) or not templates:
@@ -118,7 +116,7 @@ def _answers(where: str, answers: Any, labels: Sequence[str]) -> tuple[str, ...]
     unknown = [label for label in answers if label not in labels]
     missing = [label for label in labels if label not in answers]
     if unknown:
-        hint = "; YAML reads yes, no, on, off as true and false: quote them" if isinstance(unknown[0], bool) else ""
+        hint = "" if isinstance(unknown[0], str) else "; quote it, names are text"
         raise AfaError(f"{where}: {unknown[0]!r} is no label of data.labels ({', '.join(labels)}){hint}")
     if missing:
         raise AfaError(f"{where}: no answer for label {missing[0]!r}; add one")

@@ -68,18 +68,23 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AfaError(f"{path}: no such file; is it the folder of a finished run?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # broken, no UTF-8, a number of 5000 digits
         raise AfaError(f"{path}: cannot be read as JSON: {error}") from None
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file. Raises AfaError with the line number where a line is no JSON object."""
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    """The objects of a JSON Lines file. Raises AfaError with the line number where a line is no JSON object, and
+    where the file can't be read."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise AfaError(f"{path}: cannot be read: {error.strerror or error}") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise AfaError(f"{path}:{number}: not a JSON object: {error}") from None
         if not isinstance(record, dict):
             raise AfaError(f"{path}:{number}: a {type(record).__name__}, not a JSON object")

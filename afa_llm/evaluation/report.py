@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
 from afa_llm.errors import AfaError
@@ -54,6 +54,20 @@ def write_report(folder: Path) -> Path:
     page = render(read_run(folder))
     json_files.write_text(folder / REPORT, page)
     return folder / REPORT
+
+
+def rewrite_report(folder: Path) -> Path:
+    """As `write_report`, for files that a user may have changed. Raises AfaError where they aren't what a run writes,
+    and where the page can't be written."""
+    try:
+        return write_report(folder)
+    except OSError as error:
+        raise AfaError(f"{folder / REPORT}: cannot be written: {error.strerror or error}") from None
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, UndefinedError) as error:
+        raise AfaError(
+            f"{folder / 'results.json'}: not as a run writes it ({type(error).__name__}: {error}); restore it, or "
+            "measure again with `afa evaluate`"
+        ) from error
 
 
 def read_run(folder: Path) -> RunFolder:
@@ -180,11 +194,16 @@ def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     """The rows that can be read: a run that was killed may leave half a line."""
     if not path.exists():
         return []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        notes.append(f"{path.name}: cannot be read: {error.strerror or error}.")
+        return []
     rows, bad = [], []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line) if line.strip() else None
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             row = line
         if isinstance(row, dict):
             rows.append(row)

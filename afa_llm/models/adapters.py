@@ -17,7 +17,7 @@ from afa_llm.errors import AfaError
 from afa_llm.models import attention_capture
 from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
 from afa_llm.models.compute_type import torch_dtype
-from afa_llm.models.load_failures import check_complete, first_reason, unloadable
+from afa_llm.models.load_failures import check_complete, first_reason, refuse_pickled_shards, unloadable
 
 
 def model_location(path: str) -> str:
@@ -57,6 +57,7 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
         family = f"model type {config.model_type}"
+        refuse_pickled_shards(where, settings.revision, settings.path, getattr(config, "transformers_weights", None))
         eager = settings.attention == "eager" or attention_capture.needs_eager(config.get_text_config())
         found: Any = AutoModelForCausalLM.from_pretrained(
             where,
@@ -71,6 +72,8 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told by check_complete, with names
         )
+    except AfaError:
+        raise
     except Exception as error:  # as above
         raise AfaError(unloadable(settings.path, "model", error, family)) from error
     model, loaded = found

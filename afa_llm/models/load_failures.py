@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,35 @@ def unloadable(path: str, what: str, error: Exception, family: str = "its family
         return f"{start} {family} brings attention kernels of its own, which afa-llm cannot read; {DECODERS}"
     if "Unrecognized configuration class" in text:
         return f"{start} {family} is no causal language model; {DECODERS}"
-    if not Path(path).is_dir() and (path.count("/") > 1 or path.startswith(("/", ".", "~"))):
+    if what == "tokenizer" and "instantiate the backend tokenizer" in text:
+        return f"{start} no tokenizer there; put the model's fast tokenizer beside it (tokenizer.json)"
+    if not os.path.isdir(path) and (path.count("/") > 1 or path.startswith(("/", ".", "~"))):
         return f"{start} no such folder; name a folder with a {what}, a hub name, or builtin:pocket"
     return f"{start} the {what} cannot be loaded: {first_reason(error)}"
+
+
+def refuse_pickled_shards(where: str, revision: str | None, path: str, index: str | None) -> None:
+    """Raises AfaError where an index of safetensors names files of another kind: transformers would unpickle them.
+
+    `where`: folder or hub name; `index`: its name where config.json gives one.
+    """
+    from transformers.utils import cached_file
+
+    name = index if index and index.endswith(".index.json") else "model.safetensors.index.json"
+    found = cached_file(
+        where,
+        name,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    shards = json.loads(Path(found).read_text(encoding="utf-8"))["weight_map"].values() if found else ()
+    wrong = sorted({shard for shard in shards if not str(shard).endswith(".safetensors")})
+    if wrong:
+        raise AfaError(
+            f"model.path = {path}: {name} names {wrong[0]}, no safetensors file; convert it first (pickled weights are "
+            "refused)"
+        )
 
 
 def check_complete(model: nn.Module, loaded: Mapping[str, Any], path: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -19,6 +19,7 @@ import torch.distributed as dist
 from afa_llm.errors import AfaError
 from afa_llm.training.interruption import StopRequest
 
+LAUNCH = "start several processes with the deepspeed launcher, which sets it, or unset it for one process"
 SLACK = timedelta(minutes=1)  # the watchdog, which can name the rank that hangs, comes before a collective's time-out
 
 
@@ -120,10 +121,9 @@ class World:
 def start(engine: str, timeout_minutes: float, *, lockstep: bool = False) -> World:
     """Join the job of the launcher's environment (RANK, WORLD_SIZE, LOCAL_RANK); without one, a world of one.
 
-    Raises AfaError where several ranks meet the plain engine.
+    Raises AfaError where several ranks meet the plain engine, and where those variables don't belong together.
     """
-    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    size, rank, local = place_in_job(os.environ)
     if engine == "plain":
         if size > 1:
             raise AfaError(
@@ -139,7 +139,7 @@ def start(engine: str, timeout_minutes: float, *, lockstep: bool = False) -> Wor
     if not on_gpu:
         # A compiled shared-memory reduction takes two minutes to build at first use; gloo needs no compiler.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if "RANK" not in os.environ:
+    if size == 1 and not {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT=str(free_port()))
     if on_gpu:
@@ -152,6 +152,27 @@ def start(engine: str, timeout_minutes: float, *, lockstep: bool = False) -> Wor
     )
     device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
     return World(rank, size, device, lockstep=lockstep and size > 1)
+
+
+def place_in_job(environment: Mapping[str, str]) -> tuple[int, int, int]:
+    """(number of ranks, rank, rank on this node). Raises AfaError where the variables are not those of a launcher."""
+    size, rank = _number(environment, "WORLD_SIZE", "1"), _number(environment, "RANK", "0")
+    if rank >= size:
+        raise AfaError(f"RANK = {rank}: not below WORLD_SIZE = {size}; {LAUNCH}")
+    needed = ("RANK", "MASTER_ADDR", "MASTER_PORT") if size > 1 else ()
+    missing = [name for name in needed if not environment.get(name)]
+    if missing:
+        raise AfaError(f"WORLD_SIZE = {size}: {missing[0]} is not set beside it; {LAUNCH}")
+    if environment.get("MASTER_PORT"):
+        _number(environment, "MASTER_PORT", "")
+    return size, rank, _number(environment, "LOCAL_RANK", "0")
+
+
+def _number(environment: Mapping[str, str], name: str, default: str) -> int:
+    text, least = environment.get(name, default), 1 if name == "WORLD_SIZE" else 0
+    if not text.isdecimal() or int(text) < least:
+        raise AfaError(f"{name} = {text!r}: not a whole number from {least}; {LAUNCH}")
+    return int(text)
 
 
 def stop() -> None:

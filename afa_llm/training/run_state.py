@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from afa_llm.errors import AfaError
+from afa_llm.models.load_failures import first_reason
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.checkpoint import Checkpoint, save_checkpoint
 from afa_llm.training.distributed import World
@@ -55,8 +56,8 @@ def restore_run(checkpoint: Checkpoint, world: World, engine: Engine, adversaria
         _restore_adversary(checkpoint, adversarial_round)
     except (KeyError, RuntimeError, ValueError) as error:
         raise AfaError(
-            f"{checkpoint.path}: does not fit this run's model, adapter or adversary ({error}); resume with the "
-            "settings of its config.yaml"
+            f"{checkpoint.path}: does not fit this run's model, adapter or adversary ({first_reason(error)}); resume "
+            "with the settings of its config.yaml"
         ) from None
     adversarial_round.feedback.held_out.extend((a, b) for a, b in checkpoint.state["held_out"])
     if checkpoint.rank_states:

@@ -88,13 +88,13 @@ class Trainer:
         self.skips = Skips()
         self.last_metrics: dict[str, float] = {}
         self.tokens = PassTokens()
+        self.resumed_from: int | None = None
         self._plan: tuple[int, list[list[int]]] = (-1, [])
 
     def run(self) -> TrainingSummary:
         """Train to the end. Raises AfaError after too many non-finite steps in a row (a checkpoint comes first), and
         StoppedError after a signal to any rank (a checkpoint comes first)."""
-        self.tokens = self.round.decoder.tokens = PassTokens()
-        started, done = time.monotonic(), self._resume()
+        started, done = time.monotonic(), self.resume()
         log = MetricsLog(self.folder, self.total_steps, done) if self.world.leads else None
         self.round.decoder.model.train()
         for step in range(done, self.total_steps):
@@ -220,18 +220,32 @@ class Trainer:
                 save_adapter(model, folder)
         self.world.wait()
 
-    def _resume(self) -> int:
-        if not self.config.run.resume:
-            return 0
+    def resume(self) -> int:
+        """Bring everything to the newest checkpoint where run.resume is set. Returns the steps done, 0 without one.
+
+        `run` calls it; called before, it isn't done twice. Raises AfaError where the checkpoint doesn't fit.
+        """
+        if self.resumed_from is None:
+            self.tokens = self.round.decoder.tokens = PassTokens()
+            self.resumed_from = self._restore() if self.config.run.resume else 0
+        return self.resumed_from
+
+    def _restore(self) -> int:
         checkpoint = newest_checkpoint(self.checkpoints, self.world)
         if checkpoint is None:
             return 0
+        done = int(checkpoint.state["step"])
+        if done > self.total_steps:
+            raise AfaError(
+                f"run.resume = true: {checkpoint.path} stands after {done} steps, and {self.total_steps} are planned; "
+                "set training.max_steps or training.epochs as they were, or choose another run.name"
+            )
         restore_run(checkpoint, self.world, self.engine, self.round)
         self.skips = Skips(checkpoint.state.get("skipped", 0), checkpoint.state.get("skipped_in_a_row", 0))
         if self.world.leads:  # the others start from 0: the sum over ranks is what was saved
             self.tokens.forward = int(checkpoint.state.get("forward_tokens", 0))
             self.tokens.backward = int(checkpoint.state.get("backward_tokens", 0))
-        return int(checkpoint.state["step"])
+        return done
 
     def _all_tokens(self) -> tuple[int, int]:
         """Forward and backward tokens of all ranks since step 0; every rank calls it."""

@@ -103,7 +103,7 @@ def test_unknown_builtins_name_the_known() -> None:
         ("masking.masks=3", "masking.masks: unknown setting; did you mean masking.masks_per_review?"),
         ("lora.learning_rate=1", "did you mean adversary.learning_rate or training.learning_rate?"),
         ("data.id_column=x", "did you mean data.train.id_column?"),
-        ("reward.zzz=3", "reward.zzz: unknown setting; known are source, label_weight, shuffle"),
+        ("reward.zzz=3", "reward.zzz: unknown setting; known are source, label_weight, normalise, shuffle"),
         ("zzz=3", "zzz: unknown setting; known are run, model, lora"),
     ],
 )
@@ -148,6 +148,9 @@ def test_a_section_that_holds_itself(write: Any) -> None:
         ("training.betas=[0.9, x]", "training.betas.1 = 'x': should be a number (it is: moment decay rates"),
         ("adversary.features=[]", f"features = []: should be {LISTED} hidden, labels or focus with at least 1"),
         ("adversary.features=[hidden, foo]", "adversary.features.1 = 'foo': should be hidden, labels or focus"),
+        ("prompts.evaluation=[]", f"prompts.evaluation = []: should be {LISTED} text with at least 1 entry"),
+        ("run.threads=100000", "run.threads = 100000: should be a whole number of at least 1 and at most 1024"),
+        ("training.learning_rate=1e300", "training.learning_rate = 1e+300: should be a number above 0 and at most"),
         ("prompts.evaluation=a", f"prompts.evaluation = 'a': should be {LISTED} text"),
         ("data.labels=[a]", "data.labels = ['a']: should be a mapping of names, each to a list"),
         ("data.labels={a: 1, b: [2]}", "data.labels.a = 1: should be a list, each entry text, a whole number"),

@@ -111,6 +111,8 @@ def test_bad_override_text(text: str) -> None:
         ("data.evaluation.1.split=a", "no such entry; data.evaluation has 0."),
         ("data.evaluation.x=3", "no such entry; data.evaluation has 0."),
         ("data.evaluation.-1.split=3", "no such entry; data.evaluation has 0."),
+        ("data.evaluation.².split=a", "no such entry; data.evaluation has 0."),
+        ("data.labels.positive.²=3", "no such entry; data.labels.positive has 0, 1, 2."),
         ("training.betas.7=0.5", "no such entry; training.betas has 0, 1."),
         ("training.betas={", "not valid YAML; quote it"),
         ("training.epochs=[1", "not valid YAML; quote it"),

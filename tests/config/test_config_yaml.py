@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -63,12 +64,26 @@ def test_what_looks_like_text_stays_text(text: str) -> None:
         ("!!python/object/apply:os.getcwd []", 1, "tag"),
         ("x: \x01", None, "unacceptable"),
         ("[" * 20_000, None, "deeply"),
+        ('a: 1\nb: "x\\0"', 2, "null character"),
+        ('a: ["\\ud800"]', 1, "half of a surrogate pair"),
+        ("a: 1\nb: !!int x", 2, "'x' cannot be read as int"),
+        ("a: !!bool x", 1, "cannot be read as bool"),
+        ("a: !!timestamp x", 1, "cannot be read as timestamp"),
+        ("a:\n  - 1" + "0" * 5000, 2, "'10*' cannot be read as int"),
     ],
 )
 def test_errors_name_the_line(text: str, line: int | None, reason: str) -> None:
     with pytest.raises(YamlError, match=reason) as error:
         load_yaml(text)
     assert error.value.line == line
+
+
+def test_aliases_that_unfold_to_billions_are_refused() -> None:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]" for before, name in pairwise("abcdefghi")]
+    with pytest.raises(YamlError, match="aliases unfold to more than"):
+        load_yaml("\n".join(lines))
+    assert len(load_yaml("\n".join(lines[:3]))["c"]) == 10
 
 
 def test_a_merged_key_may_be_set_again() -> None:

@@ -20,6 +20,8 @@ def test_layouts(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AfaError, match=r"evaluation.lexicon = .*nowhere.txt: cannot be read"):
         read_lexicon(str(tmp_path / "nowhere.txt"))
+    with pytest.raises(AfaError, match=r"evaluation.lexicon = ~nobody-here/words.txt: cannot be read"):
+        read_lexicon("~nobody-here/words.txt")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(AfaError, match="name a text file in UTF-8"):
         read_lexicon(str(tmp_path / "latin.txt"))

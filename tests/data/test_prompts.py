@@ -187,6 +187,18 @@ def test_chat_templates_that_cannot_be_used(
         PromptBuilder(chat_tokenizer, TEMPLATE, LABELS)
 
 
+def test_a_chat_template_that_breaks_in_its_own_way(chat_tokenizer: PreTrainedTokenizerFast) -> None:
+    chat_tokenizer.chat_template = "{{ 1 / 0 }}"
+    with pytest.raises(AfaError, match=r"chat template fails: division by zero; set prompts.chat=never"):
+        PromptBuilder(chat_tokenizer, TEMPLATE, LABELS)
+
+
+@pytest.mark.parametrize("text", ["half \ud800", "a byte \udce4"])
+def test_a_text_that_is_no_unicode(raw_tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+    with pytest.raises(UnusableReviewError, match="bytes that are no UTF-8"):
+        PromptBuilder(raw_tokenizer, TEMPLATE, LABELS).build(example(text))
+
+
 def test_a_chat_template_that_alters_some_reviews_is_noticed(chat_tokenizer: PreTrainedTokenizerFast) -> None:
     chat_tokenizer.chat_template = chat_tokenizer.chat_template.replace("content }}", "content | replace('<b>', '') }}")
     builder = PromptBuilder(chat_tokenizer, TEMPLATE, LABELS)

@@ -98,6 +98,7 @@ def test_unusual_texts_survive_as_they_are(tmp_path: Path) -> None:
     [
         ("gone.jsonl", {}, r"gone\.jsonl: no such file; did you mean .*good\.jsonl"),
         ("", {}, r"a folder, not a file; name one of its files: good\.jsonl"),
+        (f"{'a' * 300}.jsonl", {}, r"aaa\.jsonl: no such file"),
         ("notes.txt", {}, "unknown file type; data files end in .jsonl"),
         (
             "good.jsonl",
@@ -119,6 +120,14 @@ def test_what_a_user_can_mend(tmp_path: Path, name: str, settings: dict[str, str
         write(folder / name, [{"text": "a", "label": 7}, {"text": "b", "label": 7}])
     with pytest.raises(AfaError, match=message):
         load(str(folder / name), **settings)
+
+
+def test_the_home_of_nobody(tmp_path: Path) -> None:
+    with pytest.raises(AfaError, match=r"~nobody-here/r\.jsonl: no such file"):
+        load("~nobody-here/r.jsonl")
+    path = write(tmp_path / "good.jsonl", [{"text": "good", "label": 1, "id": "a"}])
+    with pytest.raises(AfaError, match="exclude_ids = ~nobody-here/ids: cannot be read"):
+        load(path, exclude_ids="~nobody-here/ids", id_column="id")
 
 
 def test_unknown_builtin_and_split() -> None:
@@ -240,11 +249,15 @@ def test_rationales_as_character_spans(tmp_path: Path) -> None:
         {"text": "Nothing.", "label": 0, "span": []},
         {"text": "Short.", "label": 0, "span": [2, 9]},
         {"text": "No span.", "label": 0},
+        {"text": "Mixed.", "label": 0, "span": [[0, 5], 3]},
     ]
     quarantine = Quarantine()
     found = load(write(tmp_path / "r.jsonl", rows), quarantine, rationale_span_column="span")
     assert [e.rationale for e in found] == [(0, 0, 1, 0, 0), (1, 1, 0, 1, 0, 0), (0, 0), None]
-    assert [bad.reason for bad in quarantine.rows] == ["span: [2, 9] is no span of a text of 6 characters"]
+    assert [bad.reason for bad in quarantine.rows] == [
+        "span: [2, 9] is no span of a text of 6 characters",
+        "span: 3 is no span of a text of 6 characters",
+    ]
 
 
 def test_pairs_are_drawn_together(tmp_path: Path) -> None:

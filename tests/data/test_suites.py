@@ -76,12 +76,19 @@ def test_other_formats_and_columns_that_a_file_lacks(tmp_path: Path) -> None:
     config = resolved(tmp_path, "sst2")
     assert config.data.evaluation[0].words_column is None
     assert [e.rationale for e in examples(config)] == [None, None]
+    (tmp_path / "cr" / "train.jsonl").mkdir()  # a folder is no file
+    with pytest.raises(AfaError, match="no split 'train' in"):
+        resolved(tmp_path, "cr", "train")
 
 
 def test_the_folder_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "mr" / "train.jsonl", ROWS)
     monkeypatch.setenv("AFA_DATA", str(tmp_path))
     assert resolved(None, "mr", "train").data.evaluation[0].path == str(tmp_path / "mr" / "train.jsonl")
+    for nowhere in ("~nobody-here", "a" * 300):
+        monkeypatch.setenv("AFA_DATA", nowhere)
+        with pytest.raises(AfaError, match=r"AFA_DATA = .*: no such folder"):
+            resolved(None, "mr", "train")
     monkeypatch.setenv("AFA_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(AfaError, match=r"environment variable AFA_DATA = .*nowhere: no such folder"):
         resolved(None, "mr", "train")

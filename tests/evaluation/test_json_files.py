@@ -72,6 +72,14 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
     file.write_bytes(b'{"a": "\xff"}\n')
     with pytest.raises(AfaError, match=r"x\.jsonl:1"):
         list(read_lines(file))
+    for text in ("[" * 100_000, "1" + "0" * 5000):
+        file.write_text(text)
+        with pytest.raises(AfaError, match=r"x\.jsonl:1: not a JSON object"):
+            list(read_lines(file))
+        with pytest.raises(AfaError, match="cannot be read as JSON"):
+            read_json(file)
+    with pytest.raises(AfaError, match="cannot be read"):
+        list(read_lines(tmp_path))
     with pytest.raises(AfaError, match="no such file"):
         read_json(tmp_path / "missing.json")
 

@@ -5,12 +5,13 @@ import re
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_run import write_fake_run
 
 from afa_llm.errors import AfaError
-from afa_llm.evaluation.report import write_report
+from afa_llm.evaluation.report import rewrite_report, write_report
 
 
 class Page(HTMLParser):
@@ -184,6 +185,33 @@ def test_only_results_are_needed_and_broken_files_are_named(tmp_path: Path) -> N
     (folder / "results.json").unlink()
     with pytest.raises(AfaError, match="no such file"):
         write_report(folder)
+
+
+@pytest.mark.parametrize("name", ["run", "headline", "scores", "focus", "confidence"])
+@pytest.mark.parametrize("value", [7, [7], [{}]], ids=str)
+def test_results_that_somebody_changed_are_told_not_a_crash(tmp_path: Path, name: str, value: Any) -> None:
+    folder = write_fake_run(tmp_path, reviews=15, steps=4)
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    rewrite_report(folder)
+    if (name, value) == ("confidence", 7):
+        value = None
+    path.write_text(json.dumps({**results, name: value}))
+    with pytest.raises(AfaError, match=r"results\.json: not as a run writes it .*; restore it, or measure again"):
+        rewrite_report(folder)
+
+
+def test_folders_in_the_place_of_files(tmp_path: Path) -> None:
+    folder = write_fake_run(tmp_path, reviews=15, steps=4)
+    for file in [*(folder / "items").iterdir(), folder / "metrics.jsonl"]:
+        file.unlink()
+        file.mkdir()
+    text = page_of(folder).text
+    assert "metrics.jsonl: cannot be read: Is a directory" in text and "focus_sst2.jsonl: cannot be read" in text
+    (folder / "report.html").unlink()
+    (folder / "report.html").mkdir()
+    with pytest.raises(AfaError, match=r"report\.html: cannot be written"):
+        rewrite_report(folder)
 
 
 def test_without_focus_changed_answers_are_shown(tmp_path: Path) -> None:

@@ -55,13 +55,26 @@ def test_a_hub_name_that_cannot_be_had() -> None:
 
 def test_an_empty_folder(tmp_path: Path) -> None:
     check_refused(lambda: base_of(tmp_path), str(tmp_path), "model_type")
-    check_refused(lambda: load_tokenizer(settings(tmp_path)), str(tmp_path), "tokenizer cannot be loaded")
+    check_refused(lambda: load_tokenizer(settings(tmp_path)), str(tmp_path), "no tokenizer there", "tokenizer.json")
+
+
+def test_a_name_too_long_for_a_folder() -> None:
+    check_refused(lambda: load_tokenizer(settings(Path("a" * 300))), "model.path = aaa")
 
 
 def test_pickled_weights(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     check_refused(lambda: base_of(folder), str(folder), "no safetensors weights; convert them first")
+
+
+def test_pickled_shards_behind_an_index_of_safetensors(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "shard.bin")
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "shard.bin")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    check_refused(lambda: base_of(folder), "model.path", "shard.bin", "convert it first")
 
 
 def test_a_file_cut_short(folder: Path) -> None:

@@ -66,6 +66,14 @@ def test_a_checkpoint_of_another_model_is_refused(whole: tuple, tiny_model: Path
         trainer.run()
 
 
+def test_a_checkpoint_beyond_the_planned_steps_is_refused(whole: tuple, tiny_model: Path, tmp_path: Path) -> None:
+    folder, *_ = whole
+    shutil.copytree(folder / "checkpoints" / "step_000003", tmp_path / "checkpoints" / "step_000003")
+    trainer = small_trainer(tiny_model, tmp_path, "run.resume=true", "training.max_steps=2")
+    with pytest.raises(AfaError, match="step_000003 stands after 3 steps, and 2 are planned"):
+        trainer.run()
+
+
 def test_non_finite_steps_in_a_row_stop_with_a_checkpoint(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,42 @@
+"""Whether prompts fit the positions that a model was made for, from its config.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from afa_llm.config_running import Model
+from afa_llm.errors import AfaError
+from afa_llm.models.adapters import model_location
+from afa_llm.models.load_failures import unloadable
+from afa_llm.records import AnswerWords, Prompt
+
+
+def most_positions(settings: Model) -> int | None:
+    """The longest text of the model in tokens; None where config.json sets no limit. Raises AfaError without one."""
+    from transformers import AutoConfig
+
+    where = model_location(settings.path)
+    try:
+        config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
+        found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    except Exception as error:  # a broken file breaks in any way
+        raise AfaError(unloadable(settings.path, "model", error)) from error
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def check_positions(settings: Model, prompts: Iterable[Prompt], answers: Iterable[AnswerWords]) -> None:
+    """Raises AfaError where a prompt with its answer is longer than the model can read.
+
+    A table of positions would be read past its end (GPT-2), rotary ones answer noise beyond what they were trained for.
+    """
+    room = most_positions(settings)
+    longest = max(prompts, key=lambda prompt: len(prompt.token_ids), default=None)
+    if room is None or longest is None:
+        return
+    room -= max(len(ids) for words in answers for ids in words.token_ids) - 1  # the last answer token is never read
+    if len(longest.token_ids) > room:
+        raise AfaError(
+            f"{longest.example.example_id}: a prompt of {len(longest.token_ids)} tokens, model.path = {settings.path} "
+            f"can read {room} beside the answer; set data.max_tokens={room} (longer reviews are then set aside, or cut "
+            "with data.too_long=truncate)"
+        )

@@ -1,0 +1,45 @@
+"""Commands whose output or paths can't be used."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from afa_llm.cli import main
+from afa_llm.endings import told_endings
+from afa_llm.errors import AfaError
+
+EXPLAIN = [sys.executable, "-c", "from afa_llm.cli import main; main(['config', '--explain'])"]
+
+
+def test_a_path_that_cannot_be_used_is_named() -> None:
+    with pytest.raises(AfaError, match=r"/data/x\.csv: Permission denied"), told_endings():
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/x.csv")
+    with pytest.raises(ConnectionRefusedError), told_endings():
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(EXPLAIN, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(EXPLAIN, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "afa config: output: No space left on device\n")
+
+
+def test_an_empty_config_is_not_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", ""])
+    assert ended.value.code == 2 and "CONFIG is empty" in capsys.readouterr().err
