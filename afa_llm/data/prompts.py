@@ -84,7 +84,7 @@ class PromptBuilder:
         return self._frame is not None
 
     def build(self, example: Example) -> Prompt:
-        """The prompt of a review. Raises UnusableReviewError: no words, no UTF-8, control tokens, altered by the chat."""
+        """The prompt of a review. Raises UnusableReviewError: no words, not UTF-8, control tokens, altered by chat."""
         if (
             example.text.encode(errors="ignore").decode() != example.text
         ):  # the loader refuses it; `afa inspect` may not
