@@ -60,6 +60,9 @@ class AdversarialRound:
         for look in looks:
             if look.gaps:
                 means.put_sum("infill_left_out", look.gaps_left_out, look.gaps)
+        if self.looker.judges_answers:
+            for look in looks:
+                self.looker.collect(look)
         self.feedback.teach(looks, means)
         for look in looks:
             self.looker.collect(look)

@@ -19,11 +19,12 @@ from afa_llm.method import infilled_views, masked_views, masking_policy, self_su
 from afa_llm.method import reward as rewards
 from afa_llm.method.attention_readout import Focus, read_focus
 from afa_llm.method.mask_noise import filler_choice, gumbel_noise
-from afa_llm.method.view_features import FeaturePair, pair_features
+from afa_llm.method.view_features import FeaturePair
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import AnswerWords, Batch, DecoderReading, MaskSample, View
 from afa_llm.rollouts.generator import Answered, AskableGenerator, Asked
 from afa_llm.rollouts.infill import Infiller
+from afa_llm.training.pairing import answers_alone, compared_pairs
 
 RANDOM_MASK = 2**20  # noise index of the random mask: beyond any K
 
@@ -79,6 +80,11 @@ class Looker:
         self.uses_masked_view = config.objective.masked_task_weight > 0 or config.objective.masked_base_weight > 0
         self.uses_shown_view = config.objective.shown_task_weight > 0
         self.has_adversary = self.gives_feedback and config.reward.source == "adversary"
+
+    @property
+    def judges_answers(self) -> bool:
+        """The adversary sees the labels' answers alone, and a generator gives them: no view is read here for it."""
+        return self.has_adversary and self.generator is not None and set(self.config.adversary.features) == {"labels"}
 
     def look(self, batch: Batch, epoch: int, *, differentiable: bool) -> Look:
         """Clean reading, masks, and what adversary and reward will want of the masked views."""
@@ -166,7 +172,7 @@ class Looker:
         look.first_view = View(**{name: tensor[:: len(masks)] for name, tensor in vars(view).items()})
         if self.generator is not None:
             look.asked = self._ask(self.generator, look, view)
-            if not self.has_adversary:
+            if not self.has_adversary or self.judges_answers:
                 return
         with self._reader():
             clean, clean_focus = self._compared(look)
@@ -184,7 +190,11 @@ class Looker:
         answered, look.asked = look.asked.result(), None
         logprob_NC = answered.label_logprob_NC.to(look.clean.label_logprob_BC)
         look.answers_version = answered.adapter_version
-        self._drop(look, logprob_NC[: look.batch.size], logprob_NC[look.batch.size :])
+        clean_BC, masked_NC = logprob_NC[: look.batch.size], logprob_NC[look.batch.size :]
+        self._drop(look, clean_BC, masked_NC)
+        if self.judges_answers:
+            visible_NW = masked_NC.new_ones(len(masked_NC), 0, dtype=torch.bool)
+            self._pair(look, answers_alone(clean_BC), answers_alone(masked_NC), visible_NW)
 
     def _drop(self, look: Look, clean_BC: torch.Tensor, masked_NC: torch.Tensor) -> None:
         """By how much each mask lowers log p(label); rows of the random mask are left out."""
@@ -199,15 +209,9 @@ class Looker:
         masked: tuple[DecoderReading, Focus],
         shown_NW: torch.Tensor,
     ) -> None:
-        """What the adversary compares: each policy mask, and the random one, with the clean or with the random view."""
-        index_BK = torch.arange(len(shown_NW), device=shown_NW.device).view(look.batch.size, -1)
-        random_B = index_BK[:, -1]
-        if self.config.adversary.against == "random":
-            clean = chosen_rows(masked, random_B)
-            shown_NW = shown_NW & shown_NW[random_B].repeat_interleave(index_BK.shape[1], dim=0)
-        pairs = pair_features(clean, masked, shown_NW, look.batch.label_B, self.config.adversary.features)
-        look.pair = pairs.select(index_BK[:, :-1].reshape(-1).to(pairs.clean_NF.device))
-        look.random_pair = pairs.select(random_B.to(pairs.clean_NF.device))
+        settings = self.config.adversary
+        pairs = compared_pairs(clean, masked, shown_NW, look.batch.label_B, settings.features, against=settings.against)
+        look.pair, look.random_pair = pairs
 
     def _reader(self) -> AbstractContextManager[None]:
         """Whose eyes judge the masks: the tuned decoder's, or those of the frozen base below it."""
@@ -275,10 +279,3 @@ class Looker:
         # Other words for most of a review would make another review of it: they are left out.
         kind = "delete" if self.config.masking.view == "infill" else self.config.masking.view
         return self.decoder.read(self._hide_by(kind, look, ~look.masks.hidden_BKW[:, :1], [0], epoch), self.answers)
-
-
-def chosen_rows(views: tuple[DecoderReading, Focus], rows_B: torch.Tensor) -> tuple[DecoderReading, Focus]:
-    """Some of the views that were read."""
-    reading, focus = views
-    chosen = DecoderReading(reading.label_logprob_BC[rows_B], reading.hidden_BD[rows_B], reading.rows_LBHT[:, rows_B])
-    return chosen, Focus(**{name: tensor[rows_B] for name, tensor in vars(focus).items()})

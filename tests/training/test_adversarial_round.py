@@ -431,3 +431,19 @@ def test_a_reward_without_adversary_leaves_the_masked_pass_to_the_engine(
     asking(parts)
     monkeypatch.setattr(type(parts.round.looker), "_read_masked", lambda *_: pytest.fail("read here too"))
     parts.gradient(parts.batches(4))
+
+
+@pytest.mark.parametrize("against", ["random", "clean"])
+def test_an_adversary_of_answers_sees_those_of_the_engine(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, against: str
+) -> None:
+    arm = ["masking.view=delete", "adversary.features=[labels]", f"adversary.against={against}"]
+    own = Parts(tiny_model, *arm)
+    expected = own.gradient(own.batches(5, 4))
+    parts = Parts(tiny_model, *arm)
+    generator = asking(parts)
+    monkeypatch.setattr(type(parts.round.looker), "_read_masked", lambda *_: pytest.fail("read here too"))
+    found = parts.gradient(parts.batches(5, 4))
+    assert (found - expected).norm() / expected.norm() < 2e-4
+    assert parts.means.over_ranks(ALONE)["p_detect"] == pytest.approx(own.means.over_ranks(ALONE)["p_detect"], rel=1e-4)
+    assert generator.log == ["asked", "asked", "waited for", "waited for", "at rest"]
