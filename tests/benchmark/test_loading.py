@@ -47,15 +47,15 @@ def test_cells_are_base_under_data_under_arm(tmp_path: Path) -> None:
     assert config.data.train.max_samples == 100
     assert config.data.train.path == "builtin:planted"
     assert config.training.reviews_per_step == 16
-    assert config.reward.source == "probability_drop"  # of builtin:demo
+    assert config.training.learning_rate == 2e-3  # of builtin:demo
     assert {c.kind for c in cells if c.arm == "base"} == {"prompted"}
 
 
 def test_matched_flops_lengthen_the_training(tmp_path: Path) -> None:
     cells = {c.arm: c.config.training for c in cells_of(tmp_path, GOOD, "base.settings.training.max_steps=10")}
-    # afa: clean, 4 masked, clean by base, masked twice = 8 forward and 2 backward; ce: 1 and 1.
-    assert cells["long_ce"].max_steps == 50
-    assert cells["long_ce"].epochs == pytest.approx(5 * cells["afa"].epochs)
+    # afa: clean, 4 masked and a random one, clean by base = 7 forward and 1 backward; ce: 1 and 1.
+    assert cells["long_ce"].max_steps == 40
+    assert cells["long_ce"].epochs == pytest.approx(4 * cells["afa"].epochs)
     assert cells["ce"].max_steps == 10
 
 
