@@ -12,14 +12,16 @@ from rich.console import Console
 
 from afa_llm import assembly
 from afa_llm.config import Config
+from afa_llm.data.prompts import PromptBuilder
 from afa_llm.data.suites import resolve_suites
 from afa_llm.data.words import split_words
-from afa_llm.errors import StoppedError
+from afa_llm.errors import AfaError, StoppedError
 from afa_llm.evaluation.focus_reader import FocusReader
 from afa_llm.material import Material, prepare
+from afa_llm.models.adapters import check_adapter
 from afa_llm.models.decoder import Decoder
 from afa_llm.models.positions import check_positions
-from afa_llm.records import Example
+from afa_llm.records import Example, Prompt
 from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.run_folder import (
     claim,
@@ -105,6 +107,8 @@ def train(config: Config) -> Path:
 
 def evaluate(config: Config, adapter: Path | None) -> Path:
     """Measure the base and, with an adapter, the tuned model through the same decoder. Returns the run's folder."""
+    if adapter is not None:
+        check_adapter(adapter)
     config, clock = resolve_suites(config), Clock()
     with _job(config) as world, reserved_folder(config, world) as folder:
         config = settle_dtype(config, world)
@@ -162,12 +166,14 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
     """Print what the model reads in each text: answer and focus, base and tuned."""
     from afa_llm.evaluation.terminal import render_focus
 
+    if adapter is not None:
+        check_adapter(adapter)
     config = resolve_suites(config)
     world = distributed.start("plain", config.training.timeout_minutes)
     material = prepare(config.model_copy(update={"data": _no_evaluation(config)}), training=False)
     builder = material.builders[config.prompts.train]
     examples = [Example(f"text {i}", text, 0, split_words(text)) for i, text in enumerate(texts, 1)]
-    prompts = [builder.build(example) for example in examples]
+    prompts = [_prompt(example, builder, config.data.max_tokens) for example in examples]
     check_positions(config.model, prompts, [material.answers])
     decoder = assembly.build_decoder(config, material, world.device, adapter)
     labels = list(config.data.labels)
@@ -176,11 +182,27 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
             reader = FocusReader(decoder, material.answers, prompts, config.evaluation.batch_size)
             focus_N = reader.focus()
             logprob_NC = reader(range(len(prompts)), [frozenset()] * len(prompts))
+        if np.isnan(logprob_NC).any():
+            raise AfaError(f"the {title} model's answers are not numbers; its weights may hold NaN: name others")
         for prompt, focus_W, logprob_C in zip(prompts, focus_N, logprob_NC, strict=True):
             share_C = np.exp(logprob_C - np.logaddexp.reduce(logprob_C))
             answer = ", ".join(f"{name} {share:.2f}" for name, share in zip(labels, share_C, strict=True))
             console.print(f"[bold]{title}[/bold]  {answer}")
             console.print(render_focus(prompt.words, focus_W.tolist()))
+
+
+def _prompt(example: Example, builder: PromptBuilder, most: int) -> Prompt:
+    """The prompt of a text, or AfaError that says which text cannot be read."""
+    try:
+        prompt = builder.build(example)
+    except AfaError as error:
+        raise AfaError(f"{example.example_id}: {error}") from None
+    if len(prompt.token_ids) > most:
+        length = len(prompt.token_ids)
+        raise AfaError(
+            f"{example.example_id}: {length} tokens, over data.max_tokens = {most}; shorten it, or raise that"
+        )
+    return prompt
 
 
 def _no_evaluation(config: Config) -> object:

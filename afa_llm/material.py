@@ -64,6 +64,11 @@ def prepare(config: Config, *, training: bool = True) -> Material:
             config, source, title, {config.prompts.train: builders[config.prompts.train]}, quarantines
         )
         train_prompts = [p for p in sets[config.prompts.train] if p.example not in shown]
+        if not train_prompts:
+            raise AfaError(
+                f"prompts.demonstrations = {config.prompts.demonstrations}: all {len(shown)} training reviews are "
+                "shown as demonstrations, none is left to train on; set fewer"
+            )
     validation_prompts = _validation_prompts(config, builders, quarantines) if training else []
     evaluation, prompt_sets, focus_prompts = {}, {}, {}
     for source in config.data.evaluation:

@@ -84,10 +84,8 @@ class PromptBuilder:
         return self._frame is not None
 
     def build(self, example: Example) -> Prompt:
-        """The prompt of a review. Raises UnusableReviewError: no words, not UTF-8, control tokens, altered by chat."""
-        if (
-            example.text.encode(errors="ignore").decode() != example.text
-        ):  # the loader refuses it; `afa inspect` may not
+        """The prompt of a review. Raises UnusableReviewError: no UTF-8, no words, control tokens, altered by chat."""
+        if example.text.encode(errors="ignore").decode() != example.text:  # bytes typed in another encoding
             raise UnusableReviewError("the text holds bytes that are no UTF-8", "text is no Unicode")
         if not example.words:
             raise UnusableReviewError("the review has no words", "review without words")

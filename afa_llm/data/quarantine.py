@@ -61,7 +61,7 @@ class Quarantine:
         known = {row.place for row in self.rows}
         self.rows += [row for row in other.rows if row.place not in known]
         self.notes += other.notes
-        self.left_out += other.left_out
+        self.left_out.update(other.left_out)  # += would drop those counted 0
         self.rows_read += other.rows_read
 
     def note(self, what: str, count: int = 1) -> None:

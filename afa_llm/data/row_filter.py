@@ -24,6 +24,8 @@ def keep_rows(source: Source, rows: Sequence[RawRow], quarantine: Quarantine) ->
     excluded = _ids(source)
     wanted = {column: {label_key(value) for value in values} for column, values in source.where.items()}
     kept = []
+    if source.exclude_ids:
+        quarantine.left_out["exclude_ids"] += 0  # told too where no id is met: they may be of another kind
     for row in rows:
         setting = "" if row.problem else _left_out_by(source, row, wanted, excluded)
         if setting:

@@ -123,6 +123,8 @@ def _check_columns(source: Source, rows: Sequence[RawRow]) -> None:
         folded = {column.lower(): column for column in columns}
         near = difflib.get_close_matches(name.lower(), folded, 1)
         hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
+        if len(columns) == 1 and ";" in columns[0]:
+            hint = "; its fields seem to be separated by semicolons, a .csv has commas: save it so"
         raise AfaError(
             f"{rows[0].file}: no column {name!r} (data source {source.title}, {setting}); "
             f"there are {', '.join(columns[:40])}{hint}"
@@ -151,7 +153,13 @@ def _choose(
         else:
             chosen[index] = example
     good = [chosen[index] for index in sorted(chosen)]
-    return drawn(good, source.max_samples, seed) if source.pair_column else good
+    few = drawn(good, source.max_samples, seed) if source.pair_column else good
+    if good and not few:
+        raise AfaError(
+            f"{source.path}: max_samples = {source.max_samples}: the first pair drawn has more reviews, and a pair is "
+            "taken whole; set a larger max_samples"
+        )
+    return few
 
 
 def _example(source: Source, mapping: LabelMapping, row: RawRow, quarantine: Quarantine) -> Example:

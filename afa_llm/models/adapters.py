@@ -140,14 +140,19 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
         raise RuntimeError(f"{folder}: adapter holds {saved} of {expected} trained numbers; nothing may use it")
 
 
-def load_adapter(base: nn.Module, folder: Path, *, trainable: bool = False) -> nn.Module:
-    """The base with a saved adapter. Raises AfaError where the folder holds none or it does not fit the base."""
-    from peft import PeftModel, get_peft_model_state_dict
-
+def check_adapter(folder: Path) -> None:
+    """Raises AfaError where a folder holds no adapter; needs no model."""
     if not (folder / "adapter_config.json").exists() or not (folder / "adapter_model.safetensors").exists():
         raise AfaError(
             f"{folder}: no adapter here; name a folder with adapter_config.json and adapter_model.safetensors"
         )
+
+
+def load_adapter(base: nn.Module, folder: Path, *, trainable: bool = False) -> nn.Module:
+    """The base with a saved adapter. Raises AfaError where the folder holds none or it does not fit the base."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    check_adapter(folder)
     try:
         adapted = PeftModel.from_pretrained(base, str(folder), is_trainable=trainable, use_safetensors=True)
         saved = _saved_shapes(folder)

@@ -269,6 +269,8 @@ def test_pairs_are_drawn_together(tmp_path: Path) -> None:
     assert [e.side for e in found[:3]] == ["original", "edited", "edited"]
     assert found == load(path, pair_column="pair", side_column="side", max_samples=14)
     assert len(load(path, pair_column="pair", max_samples=30)) == 30
+    with pytest.raises(AfaError, match="max_samples = 2: the first pair drawn has more reviews"):
+        load(path, pair_column="pair", max_samples=2)
 
 
 def test_rows_may_be_left_out_on_purpose(tmp_path: Path) -> None:
@@ -280,6 +282,11 @@ def test_rows_may_be_left_out_on_purpose(tmp_path: Path) -> None:
     found = load(path, quarantine, where=where, exclude_ids=str(tmp_path / "ids.txt"), id_column="id")
     assert [e.example_id for e in found] == ["i2", "i3"]
     assert quarantine.left_out == {"where.stars": 4, "exclude_ids": 1} and quarantine.rows_read == 2
+    (tmp_path / "others.txt").write_text("1\n5\n")
+    met = Quarantine()
+    load(path, met, exclude_ids=str(tmp_path / "others.txt"), id_column="id")
+    met.absorb(Quarantine())
+    assert met.summary() == "0 × left out by exclude_ids"
     with pytest.raises(AfaError, match=r"where.star: no such column in .*; there are id, label, stars, text"):
         load(path, where={"star": (1,)})
     with pytest.raises(AfaError, match="where and exclude_ids leave no row"):
@@ -288,3 +295,9 @@ def test_rows_may_be_left_out_on_purpose(tmp_path: Path) -> None:
         load(path, exclude_ids=str(tmp_path / "ids.txt"))
     with pytest.raises(AfaError, match=r"nowhere.txt: cannot be read"):
         load(path, exclude_ids=str(tmp_path / "nowhere.txt"), id_column="id")
+
+
+def test_semicolons_are_named(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("text;label\nfine;1\n")
+    with pytest.raises(AfaError, match="separated by semicolons"):
+        load(str(tmp_path / "r.csv"))

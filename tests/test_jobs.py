@@ -1,0 +1,54 @@
+"""What `afa inspect`, `afa evaluate` and a run refuse before a model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from afa_llm import jobs
+from afa_llm.config_loading import load_config
+from afa_llm.errors import AfaError
+from afa_llm.material import prepare
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*arguments: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("afa_llm.assembly.build_decoder", load)
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["fine", "  "], "text 2: the review has no words"),
+        (["fine film " * 200], r"text 1: \d+ tokens, over data.max_tokens = 64"),
+    ],
+)
+def test_texts_that_cannot_be_inspected(tiny_model: Path, texts: list[str], message: str) -> None:
+    config = load_config(None, [f"model.path={tiny_model}", "data.max_tokens=64"])
+    with pytest.raises(AfaError, match=message):
+        jobs.inspect(config, texts, None, Console())
+
+
+@pytest.mark.usefixtures("no_model")
+def test_an_adapter_that_is_not_there(tiny_model: Path, tmp_path: Path) -> None:
+    config = load_config(None, [f"model.path={tiny_model}", f"run.output_dir={tmp_path}"])
+    for job in (
+        lambda: jobs.evaluate(config, tmp_path / "adapter"),
+        lambda: jobs.inspect(config, ["fine"], tmp_path / "adapter", Console()),
+    ):
+        with pytest.raises(AfaError, match="no adapter here"):
+            job()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n')
+    settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]
+    with pytest.raises(AfaError, match=r"prompts\.demonstrations = 2: all 2 training reviews"):
+        prepare(load_config(None, [*settings, "prompts.demonstrations=2"]))
