@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from afa_llm.config_section import Section
 
@@ -22,6 +23,11 @@ class Run(Section):
     threads: int = Field(1, ge=1, le=1024, description="CPU threads of each process")
     overwrite: bool = Field(False, description="replace an earlier run of the same name; else refuse")
     resume: bool = Field(False, description="continue a run of the same name from its newest good checkpoint")
+
+    @field_validator("output_dir")
+    @classmethod
+    def _home(cls, folder: str) -> str:
+        return os.path.expanduser(folder)
 
 
 class Model(Section):

@@ -232,7 +232,8 @@ class Trainer:
 
     def _restore(self) -> int:
         checkpoint = newest_checkpoint(self.checkpoints, self.world)
-        if checkpoint is None:
+        if checkpoint is None:  # as schedulers start, or a mistyped name
+            self.world.tell(f"run.resume = true: no checkpoint in {self.checkpoints}, training starts at step 0")
             return 0
         done = int(checkpoint.state["step"])
         if done > self.total_steps:

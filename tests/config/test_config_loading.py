@@ -260,3 +260,9 @@ def test_configuration_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_home_in_output_dir_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert load_config(None, ["run.output_dir=~/runs"]).run.output_dir == "/home/somebody/runs"
+    assert load_config(None, ["run.output_dir=runs/~x"]).run.output_dir == "runs/~x"
