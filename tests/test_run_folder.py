@@ -29,13 +29,13 @@ def test_changed_settings_are_told_on_resume(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(dump_config(load_config(None, ["lora.rank=8"])))
     same = load_config(None, ["lora.rank=8", "run.resume=true"])
     assert changed_settings(tmp_path, same) == []
-    other = load_config(None, ["run.resume=true", "masking.direction=attended"])
+    other = load_config(None, ["run.resume=true", "masking.direction=both"])
     assert sorted(changed_settings(tmp_path, other)) == [
         "lora.rank = 16 (was 8)",
-        "masking.direction = attended (was both)",
+        "masking.direction = both (was attended)",
     ]
     assert changed_settings(tmp_path / "none", other) == []
-    assert changed_settings(tmp_path, load_config(None, ["masking.direction=attended"])) == []
+    assert changed_settings(tmp_path, load_config(None, ["masking.direction=both"])) == []
 
 
 @pytest.mark.parametrize(("native", "other"), [(True, "float32"), (False, "bfloat16")])
