@@ -10,7 +10,8 @@ from afa_llm.records import Example
 
 
 def marks(text: str) -> np.ndarray:
-    return np.array([character == "x" for character in text])
+    """One character for each word: # is marked, . is not."""
+    return np.array([character == "#" for character in text])
 
 
 def review(rationale: tuple[float, ...] | None) -> Example:
@@ -19,7 +20,7 @@ def review(rationale: tuple[float, ...] | None) -> Example:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("..xx.x", [(2, 4), (5, 6)]), ("xxx", [(0, 3)]), ("...", []), ("x.x", [(0, 1), (2, 3)]), ("", [])],
+    [("..##.#", [(2, 4), (5, 6)]), ("###", [(0, 3)]), ("...", []), ("#.#", [(0, 1), (2, 3)]), ("", [])],
 )
 def test_spans(text: str, expected: list[tuple[int, int]]) -> None:
     assert spans(marks(text)) == expected
@@ -28,15 +29,15 @@ def test_spans(text: str, expected: list[tuple[int, int]]) -> None:
 @pytest.mark.parametrize(
     ("chosen", "marked", "expected"),
     [
-        ("..xx..", "..xx..", 1.0),
-        ("..x...", "..xx..", 1.0),  # 1 of 2: exactly one half is found
-        ("..x...", "..xxx.", 0.0),  # 1 of 3
-        (".xxx..", "..xxx.", 1.0),  # 2 shared of 4
-        ("xxx...", "..xxx.", 0.0),  # 1 shared of 5
-        ("x.xx..", "..xx..", 2 / 3),  # precision 1/2, recall 1
-        ("..xx..", "x.xx.x", 1 / 2),  # precision 1, recall 1/3
-        ("xx....", "....xx", 0.0),
-        ("......", "..xx..", 0.0),
+        ("..##..", "..##..", 1.0),
+        ("..#...", "..##..", 1.0),  # 1 of 2: exactly one half is found
+        ("..#...", "..###.", 0.0),  # 1 of 3
+        (".###..", "..###.", 1.0),  # 2 shared of 4
+        ("###...", "..###.", 0.0),  # 1 shared of 5
+        ("#.##..", "..##..", 2 / 3),  # precision 1/2, recall 1
+        ("..##..", "#.##.#", 1 / 2),  # precision 1, recall 1/3
+        ("##....", "....##", 0.0),
+        ("......", "..##..", 0.0),
     ],
 )
 def test_iou_f1_by_hand(chosen: str, marked: str, expected: float) -> None:
