@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from needs import needs
 from private_ssh import HOSTS, PrivateSsh, missing_for_ssh, private_ssh
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing_for_ssh() is not None, reason=str(missing_for_ssh()))]
+pytestmark = [pytest.mark.slow, needs(missing_for_ssh())]
 
 
 @pytest.fixture(scope="module")

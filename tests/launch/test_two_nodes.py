@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from launched import Script, launch_environment, scripts_in, wait_for
+from needs import needs, unmet
 from private_ssh import HOSTS, missing_for_ssh, private_ssh
 
 from afa_llm.training.distributed import free_port
@@ -124,12 +125,12 @@ def namespaces() -> Iterator[list[str]]:
     names = [f"afa{os.getpid()}{side}" for side in "ab"]
     program = shutil.which("ip") or shutil.which("ip", path="/usr/sbin:/sbin")
     if os.geteuid() != 0 or not program:
-        pytest.skip("network namespaces need root and the program ip (Debian: iproute2)")
+        unmet("network namespaces need root and the program ip (Debian: iproute2)")
 
     def ip(*words: str, check: bool = True) -> None:
         done = subprocess.run([program, *words], capture_output=True, text=True)
         if check and done.returncode:
-            pytest.skip(f"network namespaces cannot be made here: {done.stderr.strip()}")
+            unmet(f"network namespaces cannot be made here: {done.stderr.strip()}")
 
     try:
         for name in names:
@@ -155,7 +156,7 @@ def test_across_network_namespaces(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(missing_for_ssh("pdsh") is not None, reason=str(missing_for_ssh("pdsh")))
+@needs(missing_for_ssh("pdsh"))
 def test_hostfile_over_ssh(
     start: Callable, job: list[str], tmp_path: Path, single_node: Path, environment: dict[str, str]
 ) -> None:

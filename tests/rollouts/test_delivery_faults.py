@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from real_engine import Side, connected, needs_vllm
+from needs import needs_vllm
+from real_engine import Side, connected
 from safetensors.torch import load_file, save_file
 
 from afa_llm.errors import AfaError

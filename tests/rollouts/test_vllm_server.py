@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
-from real_engine import SEVERAL, SINGLE, Side, connected, foreign_replica, needs_vllm, own_replica, prompts
+from needs import needs_vllm
+from real_engine import SEVERAL, SINGLE, Side, connected, foreign_replica, own_replica, prompts
 from test_generator import on_every_rank
 
 from afa_llm.errors import AfaError
