@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from test_adversarial_round import ARMS, Parts
+from round_parts import ARMS, Parts
 
 from afa_llm.benchmark.passes import passes_per_review
 from afa_llm.errors import AfaError

@@ -58,19 +58,20 @@ def test_stopped_by_a_signal_saves_and_raises(tiny_model: Path, tmp_path: Path) 
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_000001"]
 
 
-def test_a_checkpoint_of_another_model_is_refused(whole: tuple, tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("lora.rank=3", "step_000003: does not fit this run's model"),
+        ("training.max_steps=2", "step_000003 stands after 3 steps, and 2 are planned"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    whole: tuple, tiny_model: Path, tmp_path: Path, setting: str, message: str
+) -> None:
     folder, *_ = whole
     shutil.copytree(folder / "checkpoints" / "step_000003", tmp_path / "checkpoints" / "step_000003")
-    trainer = small_trainer(tiny_model, tmp_path, "run.resume=true", "lora.rank=3")
-    with pytest.raises(AfaError, match="step_000003: does not fit this run's model"):
-        trainer.run()
-
-
-def test_a_checkpoint_beyond_the_planned_steps_is_refused(whole: tuple, tiny_model: Path, tmp_path: Path) -> None:
-    folder, *_ = whole
-    shutil.copytree(folder / "checkpoints" / "step_000003", tmp_path / "checkpoints" / "step_000003")
-    trainer = small_trainer(tiny_model, tmp_path, "run.resume=true", "training.max_steps=2")
-    with pytest.raises(AfaError, match="step_000003 stands after 3 steps, and 2 are planned"):
+    trainer = small_trainer(tiny_model, tmp_path, "run.resume=true", setting)
+    with pytest.raises(AfaError, match=message):
         trainer.run()
 
 

@@ -1,0 +1,99 @@
+"""Who judges the masks of a round, and when: the adversary, the base, warm-up, held-out reviews."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from round_parts import ALONE, Parts
+
+from afa_llm.data.batching import collate
+from afa_llm.method import masked_views
+from afa_llm.method.reward import label_drop
+from afa_llm.method.view_features import FeaturePair
+
+
+def test_no_feedback_during_warm_up_but_the_adversary_learns(tiny_model: Path) -> None:
+    plain = Parts(tiny_model, "objective.policy_gradient_weight=0")
+    reference = plain.gradient(plain.batches(16))
+    parts = Parts(tiny_model, "adversary.warmup_rounds=2")
+    assert parts.round.feedback.adversary is not None
+    weights = [p.clone() for p in parts.round.feedback.adversary.discriminator.parameters()]
+    during = parts.gradient(parts.batches(16), step=1)
+    assert torch.allclose(during, reference, atol=1e-7)
+    assert any(
+        (a != b).any() for a, b in zip(weights, parts.round.feedback.adversary.discriminator.parameters(), strict=True)
+    )
+    after = parts.gradient(parts.batches(16), step=2)
+    assert not torch.allclose(after, reference, atol=1e-5)
+
+
+def test_held_out_reviews_never_teach_the_adversary(tiny_model: Path) -> None:
+    parts = Parts(tiny_model)
+    batch = parts.batches(24)[0]
+    held = batch.review_key_B % 8 == 0
+    assert held.any(), "choose other reviews: none of these is held out"
+    only_held = collate([p for p, h in zip(batch.prompts, held, strict=True) if h], parts.decoder.pad_token_id)
+    adversary = parts.round.feedback.adversary
+    assert adversary is not None
+    before = [p.clone() for p in adversary.discriminator.parameters()]
+    parts.gradient([only_held])
+    assert all(torch.equal(a, b) for a, b in zip(before, adversary.discriminator.parameters(), strict=True))
+    assert len(parts.round.feedback.held_out) == int(held.sum()) * 4
+
+
+def test_the_advantage_counts_what_each_face_is_after(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attended masks want to be noticed, unattended ones not to be: both gain 0.38 over random masks here."""
+    parts = Parts(tiny_model)
+    adversary, face_K = parts.round.feedback.adversary, parts.round.feedback.face_K
+    assert adversary is not None
+
+    def detect(pair: FeaturePair) -> torch.Tensor:
+        rows = len(pair.masked_NF)
+        return torch.zeros(24) if rows == 24 else 2.0 * face_K.repeat(rows // len(face_K)).float()
+
+    monkeypatch.setattr(adversary, "detect", detect)
+    parts.gradient(parts.batches(24))
+    gain = parts.means.over_ranks(ALONE)["adversary_advantage_over_random"]
+    assert gain == pytest.approx(1 / (1 + math.exp(-2)) - 0.5)
+
+
+def test_the_frozen_base_can_judge(tiny_model: Path) -> None:
+    """reader=base: the drop and the adversary's features are those of the decoder without its adapter."""
+    looks = {}
+    for reader in ("tuned", "base"):
+        parts = Parts(tiny_model, f"rollouts.reader={reader}")
+        looks[reader] = parts.round.looker.look(parts.batches(6)[0], 0, differentiable=True)
+    tuned, base = looks["tuned"], looks["base"]
+    assert tuned.drop_BK is not None and base.drop_BK is not None and base.masks is not None
+    assert tuned.pair is not None and base.pair is not None
+    assert torch.equal(tuned.masks.hidden_BKW, base.masks.hidden_BKW)  # masks come from the tuned focus either way
+    assert not torch.allclose(tuned.drop_BK, base.drop_BK, atol=1e-3)
+    with parts.decoder.answering(), parts.decoder.base():
+        clean = parts.decoder.read(masked_views.clean_view(base.batch), parts.material.answers)
+        view = masked_views.hide(base.batch, base.masks.hidden_BKW, "block")
+        masked = parts.decoder.read(view, parts.material.answers)
+    expected_BK = label_drop(clean.label_logprob_BC, masked.label_logprob_BC.unflatten(0, (6, 4)), base.batch.label_B)
+    torch.testing.assert_close(base.drop_BK, expected_BK, atol=1e-5, rtol=0)
+    unit_BD = torch.nn.functional.normalize(clean.hidden_BD, dim=-1) * clean.hidden_BD.shape[-1] ** 0.5
+    found_BD = base.pair.clean_NF.view(6, 4, -1)[:, 0, : clean.hidden_BD.shape[-1]]
+    torch.testing.assert_close(found_BD, unit_BD, atol=1e-5, rtol=0)
+
+
+def test_an_adversary_that_compares_with_random_masks(tiny_model: Path) -> None:
+    """Each policy mask is paired with the random mask of its review; the random one with itself, which says nothing."""
+    parts = Parts(tiny_model, "adversary.against=random", "adversary.features=[labels]")
+    clean = Parts(tiny_model, "adversary.features=[labels]")
+    look = parts.round.looker.look(parts.batches(6)[0], 0, differentiable=True)
+    usual = clean.round.looker.look(clean.batches(6)[0], 0, differentiable=True)
+    assert look.pair is not None and look.random_pair is not None
+    assert usual.pair is not None and usual.random_pair is not None
+    torch.testing.assert_close(look.pair.masked_NF, usual.pair.masked_NF)  # the policy's views are what they were
+    random_NF = usual.random_pair.masked_NF.repeat_interleave(4, dim=0)
+    torch.testing.assert_close(look.pair.clean_NF, random_NF)
+    assert torch.equal(look.random_pair.clean_NF, look.random_pair.masked_NF)
+    assert parts.round.feedback.adversary is not None
+    assert (parts.round.feedback.adversary.detect(look.random_pair) == 0).all()
+    assert parts.gradient(parts.batches(24)).isfinite().all()
