@@ -23,6 +23,7 @@ from afa_llm.method.policy_gradient import (
     kl_sum,
     leave_one_out,
     policy_gradient_sum,
+    squares_sum,
     task_loss_sum,
 )
 
@@ -123,6 +124,12 @@ def test_policy_gradient_sum_worked_number() -> None:
     assert loss.item() == -(-1 + 2 - 6)
     (gradient,) = torch.autograd.grad(loss, log_probability)
     assert gradient.tolist() == [[-1.0, 1.0], [-2.0, 0.0], [0.0, 0.0]]
+
+
+def test_squares_sum_counts_what_teaches_alone() -> None:
+    advantage = torch.tensor([[1.0, -2.0], [3.0, float("nan")], [5.0, 7.0]])
+    kept = torch.tensor([[True, True], [True, False], [True, True]])
+    assert squares_sum(advantage, kept, torch.tensor([1.0, 1.0, 0.0])) == 1 + 4 + 9  # the last review is a filler
 
 
 def test_what_is_left_out_cannot_spoil_the_gradient_and_what_is_kept_must_show() -> None:

@@ -9,9 +9,11 @@ import torch
 from round_parts import ALONE, ARMS, Parts
 
 from afa_llm.data.batching import collate
+from afa_llm.method.policy_gradient import leave_one_out
 from afa_llm.records import Prompt
 from afa_llm.rollouts.generator import TransformersGenerator
 from afa_llm.training.looking import Look
+from afa_llm.training.metrics import Means
 
 
 @pytest.mark.parametrize("arm", ["adversary", "drop", "all terms", "other words", "several fillers", "rival"])
@@ -87,6 +89,29 @@ def test_normalised_advantages_do_not_know_the_scale_of_the_reward(tiny_model: P
     tiny = gradient(1e-6, normal)  # under the floor: scaled by it, not blown up
     assert (tiny - 100 * gradient(1e-6)).norm() < 1e-4 * tiny.norm()
     assert tiny.norm() < 0.1 * large.norm()
+
+
+def test_normalised_advantages_have_a_mean_square_of_one(tiny_model: Path) -> None:
+    """Over the masks that teach: a one-word review, whose masks don't, leaves the scale as it is."""
+    only = ["objective.task_weight=0", "objective.policy_gradient_weight=1", "reward.source=probability_drop"]
+    parts = Parts(tiny_model, *only)
+    reward, found = parts.round.feedback.reward, []
+
+    def enlarged(look: Look, epoch: int, means: Means) -> None:
+        assert look.drop_BK is not None
+        look.drop_BK = 1000 * look.drop_BK  # far above the smallest deviation
+        reward(look, epoch, means)
+        found.append(leave_one_out(look.reward_BK, parts.round.looker.face_K)[look.kept_BK])
+
+    parts.round.feedback.reward = enlarged
+    prompts, pad = [*parts.batches(6)[0].prompts, one_word_prompt(parts)], parts.decoder.pad_token_id
+    raw = parts.gradient([collate(prompts, pad)])
+    assert len(found[0]) == 6 * 4
+    sections = parts.config.reward.model_copy(update={"normalise": True})
+    parts.round.config = parts.config.model_copy(update={"reward": sections})
+    normal = parts.gradient([collate(prompts, pad)])
+    expected = raw / found[0].square().mean().sqrt()
+    assert (normal - expected).norm() / expected.norm() < 1e-4  # by reviews instead of masks it is off by a half
 
 
 def test_metrics_of_a_round(tiny_model: Path) -> None:
