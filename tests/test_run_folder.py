@@ -126,3 +126,20 @@ def test_rows_set_aside_are_all_written_though_data_sets_share_ids(tmp_path: Pat
     material = Material(None, {}, [], [], [], {}, {}, {}, AnswerWords((), ()), (), sets)
     write_quarantine(tmp_path, material, ALONE)
     assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 2
+
+
+class Two(World):
+    """Rank 0 of two; the other one is a machine without bfloat16."""
+
+    def gather(self, item: object) -> list[object]:
+        return [item, False]
+
+    def from_leader(self, item: object) -> object:
+        return item
+
+
+def test_one_rank_without_bfloat16_decides_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("afa_llm.run_folder.has_bfloat16", lambda device: True)
+    config = load_config(None, [f"run.output_dir={tmp_path}"])
+    assert settle_dtype(config, World(0, 1, torch.device("cpu"))).model.dtype == "bfloat16"
+    assert settle_dtype(config, Two(0, 2, torch.device("cpu"))).model.dtype == "float32"

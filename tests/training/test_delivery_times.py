@@ -44,3 +44,16 @@ def test_a_resumed_run_delivers_what_it_resumed_with(tiny_model: Path, tmp_path:
     trainer.deliver = lambda version: delivered.append(version) or {}  # type: ignore[func-returns-value]
     trainer.run()
     assert delivered == [2, 6]
+
+
+def test_rounds_know_how_much_of_the_run_is_done(tiny_model: Path, tmp_path: Path) -> None:
+    trainer = small_trainer(tiny_model, tmp_path, "training.max_steps=4")
+    play, done = trainer.round.play, []
+
+    def played(batches, *, progress, **more):  # type: ignore[no-untyped-def]
+        done.append(progress)
+        return play(batches, progress=progress, **more)
+
+    trainer.round.play = played  # type: ignore[method-assign]
+    trainer.run()
+    assert done == [0, 0.25, 0.5, 0.75]
