@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from afa_llm.benchmark.cell_process import devices, last_words, lock_file
+from afa_llm.benchmark.cell_process import devices, last_words
 
 
 @pytest.mark.parametrize(
@@ -23,16 +22,6 @@ from afa_llm.benchmark.cell_process import devices, last_words, lock_file
 def test_gpus_are_dealt_out(visible: str, slots: int, expected: list[str | None]) -> None:
     environment = {"CUDA_VISIBLE_DEVICES": visible} if visible else {}
     assert list(devices(slots, environment)) == expected
-
-
-def test_a_lock_is_taken_once_and_given_back(tmp_path: Path) -> None:
-    first = lock_file(tmp_path / "x.lock")
-    assert first is not None
-    assert lock_file(tmp_path / "x.lock") is None
-    os.close(first)
-    again = lock_file(tmp_path / "x.lock")
-    assert again is not None
-    os.close(again)
 
 
 def test_last_words_are_the_message_of_afa(tmp_path: Path) -> None:
