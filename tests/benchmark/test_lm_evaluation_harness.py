@@ -28,7 +28,7 @@ from afa_llm.run_results import TokenIdAnswers
 
 LABELS = ("negative", "positive")
 REVIEWS = 60
-REASON = "lm-evaluation-harness is not installed (pip install lm-eval)"
+REASON = "lm-evaluation-harness is not installed (pip install 'afa-llm[compare]')"
 
 
 def task_of_the_harness(file: Path) -> dict:
