@@ -20,13 +20,13 @@ from pathlib import Path
 
 from afa_llm.errors import AfaError
 from afa_llm.rollouts import engine_guard
+from afa_llm.rollouts.engine_log import reason_in
 
 LOOPBACK = "127.0.0.1"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM reserves room for
 LOOK_SECONDS = 0.2
 END_SECONDS = engine_guard.GRACE_SECONDS + 10
 LAUNCHER_VARIABLES = re.compile(r"(GROUP_|ROLE_|LOCAL_|CROSS_|NODE_)?(RANK|WORLD_SIZE)|LOCAL_SIZE|MASTER_(ADDR|PORT)")
-ERROR_LINE = re.compile(r"\b[A-Za-z]*(?:Error|Exception)\b: \S")
 
 
 @dataclass(frozen=True)
@@ -149,18 +149,6 @@ def server_environment(launch: EngineLaunch, token: str) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not LAUNCHER_VARIABLES.fullmatch(name)}
     ours = {"VLLM_API_KEY": token, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_NO_USAGE_STATS": "1"}
     return own | ours | dict(launch.environment)
-
-
-def reason_in(log: Path, start: int = 0) -> str:
-    """The first error in a log after byte `start` (later ones follow from it), or its last lines."""
-    try:
-        lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    errors = [line for line in lines if ERROR_LINE.search(line) and "Engine core initialization failed" not in line]
-    if errors:
-        return errors[0][ERROR_LINE.search(errors[0]).start() :][:600]  # type: ignore[union-attr]
-    return "\n".join(line for line in lines[-8:] if line.strip())
 
 
 def free_port() -> int:

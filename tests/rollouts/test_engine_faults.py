@@ -159,7 +159,7 @@ def test_a_port_that_is_taken_costs_a_restart(log: Path, monkeypatch: pytest.Mon
     ("change", "reason"),
     [
         ({"model": "/nowhere/model"}, "nowhere"),
-        ({"environment": {"VLLM_CPU_KVCACHE_SPACE": "900000"}}, "(?i)memory"),
+        ({"environment": {"VLLM_CPU_KVCACHE_SPACE": "900000"}}, "[Mm]emory"),
         ({"arguments": ("--no-such-option",)}, "no-such-option"),
         ({"python": "/nowhere/python"}, "nowhere"),
     ],
