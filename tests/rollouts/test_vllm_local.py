@@ -49,8 +49,18 @@ def launch(prefix_caching: bool = True, model: str = model_location(SETTINGS.pat
 def nothing() -> None: ...
 
 
+def children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
 @pytest.fixture(scope="module")
-def local() -> Iterator[LocalEngine]:
+def others() -> set[psutil.Process]:
+    """Servers of other tests that run already."""
+    return children()
+
+
+@pytest.fixture(scope="module")
+def local(others: set[psutil.Process]) -> Iterator[LocalEngine]:
     before = dict(os.environ), torch.get_num_threads(), os.sched_getaffinity(0)
     engine = LocalEngine(launch())
     engine.begin()
@@ -197,7 +207,9 @@ def test_rest_on_a_cpu_changes_nothing(local: LocalEngine) -> None:
     assert max(abs(a[500] - b[500]) for a, b in zip(before, after, strict=True)) < CLOSE
 
 
-def test_the_prefix_cache_is_used_and_changes_no_answer(local: LocalEngine, side: Side, tmp_path: Path) -> None:
+def test_the_prefix_cache_is_used_and_changes_no_answer(
+    others: set[psutil.Process], local: LocalEngine, side: Side, tmp_path: Path
+) -> None:
     """An instruction of 100 tokens before each prompt: cold, cached, and by an engine without a cache."""
     instruction = [1, *torch.randint(10, 4000, (99,), generator=torch.Generator().manual_seed(8)).tolist()]
     asked = [instruction + ids[1:] for ids in prompts(24)]
@@ -209,7 +221,7 @@ def test_the_prefix_cache_is_used_and_changes_no_answer(local: LocalEngine, side
     cached = cached_tokens(local, asked)
     assert cached == [96 + 32 * ((len(ids) - 1 - 96) // 32) for ids in asked] and min(cached) >= 96
     local.close()
-    assert psutil.Process().children(recursive=True) == []
+    assert children() == others
     plain = LocalEngine(launch(prefix_caching=False))
     plain.begin()
     try:
@@ -236,12 +248,13 @@ def cached_tokens(engine: LocalEngine, asked: list[list[int]]) -> list[int]:
 
 
 def test_it_ends_without_leaving_anything_and_can_begin_again() -> None:
+    others = children()
     engine = LocalEngine(launch())
     engine.begin()
     first = label_logprobs(engine.score(score_requests(prompts(4), SINGLE), "", nothing), SINGLE)
     engine.close()
     engine.close()
-    assert psutil.Process().children(recursive=True) == []
+    assert children() == others
     assert not torch.distributed.is_initialized()
     with pytest.raises(AfaError, match="has ended"):
         engine.score(score_requests(prompts(2), SINGLE), "", nothing)
