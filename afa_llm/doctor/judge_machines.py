@@ -85,6 +85,9 @@ def gpus(findings: Findings) -> list[Row]:
     old = [node for node, fact in facts.items() if any(not gpu.bfloat16 for gpu in fact.gpus)]
     if old and findings.dtype == "bfloat16":
         rows.append(warn("GPUs", f"no bfloat16 in hardware on {names(old)}", "set model.dtype=float32"))
+    if old and findings.dtype == "auto" and len(old) < len([fact for fact in facts.values() if fact.gpus]):
+        found = f"no bfloat16 in hardware on {names(old)}: with model.dtype=auto all ranks compute in float32"
+        rows.append(warn("GPUs", found, "take these nodes out of the hostfile, or accept it"))
     seen_of = {node: f"{len(fact.gpus)} × {models[node]}" for node, fact in facts.items() if fact.gpus}
     each = "" if differ(seen_of) or len(seen_of) == 1 else " on each node"
     return either(rows, ok("GPUs", (groups(seen_of) if differ(seen_of) else next(iter(seen_of.values()))) + each))

@@ -91,6 +91,14 @@ def test_no_bfloat16_does_not_matter_to_a_float32_run() -> None:
     assert troubles(old) == []
 
 
+def test_one_node_without_bfloat16_slows_all_where_the_type_is_automatic() -> None:
+    mixed = with_second_facts(gpus=(gpu(bfloat16=False),) * 2).model_copy(update={"dtype": "auto"})
+    (row,) = troubles(mixed)
+    assert (row.check, row.verdict) == ("GPUs", "warn") and "b: with model.dtype=auto all ranks" in row.found
+    equal = with_all_facts(gpus=(gpu(bfloat16=False),) * 2).model_copy(update={"dtype": "auto"})
+    assert troubles(equal) == []
+
+
 def test_gpus_beyond_the_slots_are_not_looked_at() -> None:
     assert troubles(with_second_facts(gpus=(gpu(), gpu(), gpu(free_bytes=0)))) == []
 
