@@ -23,11 +23,11 @@ from afa_llm.models.decoder import Decoder
 from afa_llm.models.positions import check_positions
 from afa_llm.records import Example, Prompt
 from afa_llm.rollouts.engine_service import EngineService
+from afa_llm.run_dtype import settle_dtype
 from afa_llm.run_folder import (
     claim,
     reserved_folder,
     save_settings,
-    settle_dtype,
     tell_data,
     write_quarantine,
 )
