@@ -69,15 +69,21 @@ class Watchdog:
         return None
 
     def _meet(self) -> dist.TCPStore | None:
-        """A store hosted by rank 0 on a free port, beside the one that collectives use."""
+        """A store hosted by rank 0 on a free port, beside the one that collectives use.
+
+        All ranks hear of all others here: one that dies before its first heartbeat can be named too.
+        """
         if self.world.size == 1:
             return None
+        self.roll.hear(self.world.gather(self._own_beat()), time.monotonic())
         address = os.environ.get("MASTER_ADDR", "127.0.0.1")
         store = None
         if self.world.leads:
             store = dist.TCPStore(address, 0, None, True, STORE_PATIENCE, wait_for_workers=False)
         port = self.world.from_leader(store.port if store else None)
-        return store or dist.TCPStore(address, port, None, False, STORE_PATIENCE, wait_for_workers=False)
+        store = store or dist.TCPStore(address, port, None, False, STORE_PATIENCE, wait_for_workers=False)
+        self.world.wait()  # the store's host goes on, and may be lost, when all are connected
+        return store
 
     def _beat_on(self) -> None:
         while self.store is not None and not self.closing.wait(BEAT_SECONDS):
@@ -99,18 +105,7 @@ class Watchdog:
     def _beat(self, store: dist.TCPStore) -> None:
         """Say where this rank stands, hear where the others do."""
         self.count += 1
-        pulse, stop = self.world.pulse, self.world.stop
-        own = Beat(
-            rank=self.world.rank,
-            host=socket.gethostname(),
-            space=_process_space(),
-            pid=os.getpid(),
-            count=self.count,
-            moves=pulse.moves,
-            step=pulse.step,
-            phase=pulse.phase,
-            stop=stop.reason,
-        )
+        own = self._own_beat()
         beats = [own]
         try:
             store.set(f"beat/{own.rank}", own.dump())
@@ -122,6 +117,20 @@ class Watchdog:
         with self.lock:
             self.roll.hear(beats, time.monotonic())
             self.world.stop.ask(self.roll.asked_to_stop())
+
+    def _own_beat(self) -> Beat:
+        pulse = self.world.pulse
+        return Beat(
+            rank=self.world.rank,
+            host=socket.gethostname(),
+            space=_process_space(),
+            pid=os.getpid(),
+            count=self.count,
+            moves=pulse.moves,
+            step=pulse.step,
+            phase=pulse.phase,
+            stop=self.world.stop.reason,
+        )
 
     def _judge(self) -> None:
         silent = self._silent(None)
