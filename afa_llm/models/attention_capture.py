@@ -37,7 +37,8 @@ class RowRequest:
     `position`: index of the query row, the same for the whole (left-padded) batch. `stop_after`: layer after which the
     forward may end (DeepEnough), or None. `value_norms`: whether the length of each token's value vector is kept too,
     [B, H, T] for each layer (the value of a query head is that of its key-value head). Close the request after the
-    forward: the recomputation of gradient checkpointing repeats the arithmetic but stores nothing.
+    forward: the recomputation of gradient checkpointing repeats the arithmetic but stores nothing. Empty `found` once it
+    is read: under checkpointing a row that stays there keeps the whole pass in memory.
     """
 
     layers: frozenset[int]
@@ -50,7 +51,12 @@ class RowRequest:
 
 
 def register() -> None:
-    """Make both implementations known to transformers, each with its mask function (without it padding is ignored)."""
+    """Make both implementations known to transformers, each with its mask function (without it padding is ignored).
+
+    Takes cuDNN out of what SDPA may choose: on Hopper its backward gives NaN for T % 128 == 64 where a mask has rows
+    that see nothing, as left padding does (pytorch issue 196678, from 2.11; met here at T = 320 on an H200).
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
     AttentionInterface.register(CAPTURE, _sdpa_with_rows)
     AttentionMaskInterface.register(CAPTURE, sdpa_mask)
     AttentionInterface.register(CAPTURE_EAGER, _eager_with_rows)

@@ -144,7 +144,11 @@ class Decoder:
                 "through transformers' attention interface. Choose other attention.layers, or a decoder family such as "
                 "Llama, Mistral, Qwen, Gemma, Phi or GPT-2"
             )
-        return torch.stack([request.found[layer] for layer in self.layers])
+        rows_LBHT = torch.stack([request.found[layer] for layer in self.layers])
+        # Gradient checkpointing keeps the request for its recomputation. A request that keeps rows keeps their graph,
+        # which keeps the request: a circle that Python can't see through, and a whole pass that is never freed.
+        request.found.clear()
+        return rows_LBHT
 
     def _family(self) -> str:
         return str(getattr(getattr(self.model, "config", None), "model_type", type(self.model).__name__))

@@ -5,6 +5,8 @@ Legend: B rows, T tokens, L layers, H query heads, C labels, D hidden size.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -15,6 +17,7 @@ from torch import nn
 from afa_llm.config_running import Lora
 from afa_llm.errors import AfaError
 from afa_llm.models.adapters import attach_lora
+from afa_llm.models.attention_capture import RowRequest
 from afa_llm.models.decoder import Decoder, append_answers, choose_layers
 from afa_llm.records import AnswerWords, View
 
@@ -275,3 +278,27 @@ def test_choose_layers(choice: str | tuple[int, ...], depth: int, expected: tupl
 def test_layers_out_of_range_are_refused(choice: tuple[int, ...]) -> None:
     with pytest.raises(AfaError, match=r"attention\.layers = \[.*\]: the model has layers 0 to 3 \(or -4 to -1\)"):
         choose_layers(choice, 4)
+
+
+@pytest.mark.parametrize("value_norms", [False, True])
+def test_a_pass_under_checkpointing_is_freed_with_its_reading(value_norms: bool) -> None:
+    """Recomputation keeps the request; a request that keeps rows, which keep the graph, would never go (a GPU filled
+    up by 3 GiB a step). Rows that nothing learns from are the hard case: their part of the graph is never walked."""
+    decoder, view, kept = make_decoder(), make_view([9, 6]), []
+    decoder.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    decoder.model.train()
+    make_request = decoder._request
+
+    def remembered(view: View, position: int | None = None, stop_after: int | None = None) -> RowRequest:
+        request = make_request(view, position, stop_after)
+        request.value_norms = value_norms
+        kept.append(weakref.ref(request))
+        return request
+
+    decoder._request = remembered  # type: ignore[method-assign]
+    reading = decoder.read(view, SINGLE)
+    assert reading.rows_LBHT.requires_grad
+    (-reading.label_logprob_BC[:, 0].sum()).backward()
+    del reading
+    gc.collect()
+    assert len(kept) == 1 and kept[0]() is None
