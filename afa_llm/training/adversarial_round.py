@@ -72,7 +72,9 @@ class AdversarialRound:
             self.looker.generator.rest()
         reviews, kept, scale = self._global_counts(looks)
         feedback_weight *= scale
-        for look in looks:
+        looks.reverse()
+        while looks:
+            look = looks.pop()  # freed with its graph when the next one is read: memory is that of one micro-batch
             if not keep_graph:
                 look.clean, look.focus = self.looker.read_clean(look.batch)
             self.engine.backward(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from round_parts import ALONE, ARMS, Parts
 
 from afa_llm.data.batching import collate
 from afa_llm.method.policy_gradient import leave_one_out
+from afa_llm.models.attention_capture import RowRequest
 from afa_llm.records import Prompt
 from afa_llm.rollouts.generator import TransformersGenerator
 from afa_llm.training.looking import Look
@@ -46,6 +50,41 @@ def test_plain_tuning_reads_no_masked_view(tiny_model: Path, monkeypatch: pytest
     parts.gradient(parts.batches(6))
     assert len(passes) == 1
     assert parts.round.feedback.adversary is None
+
+
+@pytest.mark.parametrize("settings", [ARMS["all terms"], ["objective.policy_gradient_weight=0"]], ids=["all", "plain"])
+def test_graphs_of_earlier_micro_batches_are_freed(
+    tiny_model: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each pass has one request for rows, which lives as long as its graph: to the end of backward, and where nothing
+    learns from the rows as long as anybody holds them."""
+
+    def alive(*sizes: int) -> tuple[int, int]:
+        """The most graphs at once during a round, and those left after it."""
+        parts = Parts(tiny_model, *settings, "model.gradient_checkpointing=true")
+        requests: list[weakref.ref] = []
+        counts = []
+        make, backward = parts.decoder._request, parts.engine.backward
+
+        def request(*arguments: Any, **named: Any) -> RowRequest:
+            made = make(*arguments, **named)
+            requests.append(weakref.ref(made))
+            return made
+
+        def walk(loss: torch.Tensor) -> None:
+            gc.collect()
+            counts.append(sum(known() is not None for known in requests))
+            backward(loss)
+
+        monkeypatch.setattr(parts.decoder, "_request", request)
+        monkeypatch.setattr(parts.engine, "backward", walk)
+        parts.gradient(parts.batches(*sizes))
+        gc.collect()
+        return max(counts), sum(known() is not None for known in requests)
+
+    few, many = alive(2, 2), alive(2, 2, 2, 2, 2)
+    assert many == few
+    assert many[1] == 0
 
 
 def test_more_policy_gradient_weight_moves_the_gradient_in_proportion(tiny_model: Path) -> None:
