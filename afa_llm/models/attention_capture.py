@@ -37,8 +37,8 @@ class RowRequest:
     `position`: index of the query row, the same for the whole (left-padded) batch. `stop_after`: layer after which the
     forward may end (DeepEnough), or None. `value_norms`: whether the length of each token's value vector is kept too,
     [B, H, T] for each layer (the value of a query head is that of its key-value head). Close the request after the
-    forward: the recomputation of gradient checkpointing repeats the arithmetic but stores nothing. Empty `found` once it
-    is read: under checkpointing a row that stays there keeps the whole pass in memory.
+    forward: the recomputation of gradient checkpointing repeats the arithmetic but stores nothing. Empty `found` once
+    it is read: under checkpointing a row that stays there keeps the whole pass in memory.
     """
 
     layers: frozenset[int]
