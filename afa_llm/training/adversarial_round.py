@@ -53,6 +53,8 @@ class AdversarialRound:
         `progress`: share of the run's steps that are done, for what falls over a run.
         """
         means = Means()
+        if not self.looker.looks_ahead:
+            return self._play_plain(batches, means)
         settings = self.config.objective
         feedback_weight = settings.policy_gradient_weight * decay(settings.policy_gradient_schedule, progress)
         keep_graph = self.engine.keeps_graph and len(batches) == 1 and not self.has_dropout
@@ -84,6 +86,15 @@ class AdversarialRound:
                 self.engine.backward(self._masked_loss(look, reviews, means))
             if self.looker.uses_shown_view:
                 self.engine.backward(self._shown_loss(look, epoch, reviews, means))
+        return means
+
+    def _play_plain(self, batches: Sequence[Batch], means: Means) -> Means:
+        """Tuning alone: every prompt is read once, by the pass that learns."""
+        if self.looker.generator is not None:
+            self.looker.generator.rest()
+        (reviews,) = self.world.sum_numbers([float(sum(batch.weight_B.sum() for batch in batches))])
+        for batch in batches:  # no name for the look: it is gone, with its graph, before the next batch is read
+            self.engine.backward(self._loss(Look(batch, *self.looker.read_clean(batch)), reviews, 0.0, 0.0, means))
         return means
 
     def _drop_stale(self, look: Look, step: int, means: Means) -> None:

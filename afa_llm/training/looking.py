@@ -82,6 +82,12 @@ class Looker:
         self.has_adversary = self.gives_feedback and config.reward.source == "adversary"
 
     @property
+    def looks_ahead(self) -> bool:
+        """Whether anything is read before the pass that learns: masks to draw, views to judge, words to mine."""
+        mines = self.config.objective.self_supervised_weight > 0
+        return self.gives_feedback or self.uses_masked_view or self.uses_shown_view or mines
+
+    @property
     def judges_answers(self) -> bool:
         """The adversary sees the labels' answers alone, and a generator gives them: no view is read here for it."""
         return self.has_adversary and self.generator is not None and set(self.config.adversary.features) == {"labels"}

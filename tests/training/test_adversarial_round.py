@@ -47,9 +47,12 @@ def test_plain_tuning_reads_no_masked_view(tiny_model: Path, monkeypatch: pytest
     passes = []
     read = parts.decoder.read
     monkeypatch.setattr(parts.decoder, "read", lambda *a, **k: passes.append(1) or read(*a, **k))
-    parts.gradient(parts.batches(6))
+    whole = parts.gradient(parts.batches(6))
     assert len(passes) == 1
     assert parts.round.feedback.adversary is None
+    split = parts.gradient(parts.batches(2, 3, 1))
+    assert len(passes) == 1 + 3  # nor any prompt twice
+    assert (split - whole).norm() < 1e-5 * whole.norm()
 
 
 @pytest.mark.parametrize("settings", [ARMS["all terms"], ["objective.policy_gradient_weight=0"]], ids=["all", "plain"])
