@@ -121,10 +121,12 @@ class Evaluation(Section):
     headline_calibration: Literal["none", "contextual", "domain", "batch"] = Field(
         "none", description="the one that headlines compare"
     )
-    bootstrap_samples: int = Field(2000, ge=100, description="resamples of the paired bootstrap")
+    bootstrap_samples: int = Field(2000, ge=100, le=1_000_000, description="resamples of the paired bootstrap")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of all intervals")
     focus_samples: int = Field(200, ge=0, description="reviews of each data set for focus quality; 0: none")
-    focus_fractions: tuple[float, ...] = Field((0.01, 0.05, 0.1, 0.2, 0.5), description="shares of words removed")
+    focus_fractions: tuple[float, ...] = Field(
+        (0.01, 0.05, 0.1, 0.2, 0.5), min_length=1, description="shares of words removed; focus_samples=0 measures none"
+    )
     rare_quantile: float = Field(0.25, gt=0, lt=1, description="words under this training-frequency quantile are rare")
     through_engine: bool = Field(
         False, description="prompts of before and after are answered by the engine of rollouts.backend too"

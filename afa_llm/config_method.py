@@ -51,7 +51,7 @@ class Adversary(Section):
     against: Literal["clean", "random"] = Field(
         "random", description="what it tells a policy mask from: the clean view, or a random mask of the same size"
     )
-    width: int = Field(64, ge=1, description="hidden units")
+    width: int = Field(64, ge=1, le=65536, description="hidden units")
     learning_rate: float = Field(1e-3, gt=0, le=1e6, description="step size of its AdamW")
     weight_decay: float = Field(0.01, ge=0, description="decay of its AdamW")
     steps_per_round: int = Field(2, ge=0, description="its updates in each round")

@@ -50,7 +50,7 @@ class Model(Section):
 
 
 class Lora(Section):
-    rank: int = Field(16, ge=1, description="rank of the adapter matrices")
+    rank: int = Field(16, ge=1, le=65536, description="rank of the adapter matrices")
     alpha: float = Field(32.0, gt=0, description="the adapter is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     target_modules: str | tuple[str, ...] = Field("all-linear", description="all-linear, or names of linear modules")

@@ -98,6 +98,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
     )
     if training:
         _check_masks(config, train_prompts)
+        notices += _check_classes(config, train_prompts)
     measured = [prompt for sets in prompt_sets.values() for found in sets for prompt in found.prompts]
     check_positions(
         config.model, [*train_prompts, *validation_prompts, *measured], [b.answer_words for b in builders.values()]
@@ -180,6 +181,18 @@ def _fillers(config: Config, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
         empty = config.masking.fillers[found.index(())]
         raise AfaError(f"masking.fillers: {empty!r} gives no token; set visible texts such as [' _']")
     return tuple(found)
+
+
+def _check_classes(config: Config, prompts: Sequence[Prompt]) -> list[str]:
+    """Raises AfaError where there is nothing to tell apart; a notice for each label that training never sees."""
+    labels, title = tuple(config.data.labels), f"data.train = {config.data.train.title}"
+    seen = {prompt.example.label for prompt in prompts}
+    if len(seen) < 2:
+        raise AfaError(
+            f"{title}: all {len(prompts)} reviews to train on are {labels[seen.pop()]!r}, nothing tells them apart; "
+            "name data with another label too, or raise data.train.max_samples"
+        )
+    return [f"{title}: no review is {name!r}" for k, name in enumerate(labels) if k not in seen]
 
 
 def _check_masks(config: Config, prompts: Sequence[Prompt]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 from afa_llm.errors import AfaError
 from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
 
+LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 DECODERS = "choose a decoder family such as Llama, Mistral, Qwen, Gemma, Phi or GPT-2"
 
 
@@ -69,6 +71,7 @@ def check_complete(model: nn.Module, loaded: Mapping[str, Any], path: str) -> No
             f"model.path = {path}: its files lack {len(missing)} weights that config.json asks for, such as "
             f"{min(missing)}; name a complete causal language model"
         )
+    _refuse_left_layers(model, loaded["unexpected_keys"], path)
     wrong = [(name, tuple(found), tuple(wanted)) for name, found, wanted in loaded["mismatched_keys"]]
     for name, found, wanted in sorted(wrong) + _misfits(model):
         raise AfaError(
@@ -86,6 +89,20 @@ def first_reason(error: Exception) -> str:
     reason = lines[0][:240] if lines else ""
     clear = isinstance(error, OSError | ValueError | RuntimeError) and reason
     return reason if clear else f"{type(error).__name__}: {reason}"
+
+
+def _refuse_left_layers(model: nn.Module, left: Iterable[str], path: str) -> None:
+    """Weights of layers beyond those of config.json are a cut-off model: half a model still answers, wrongly.
+
+    Other weights that are left over (a vision tower, old buffers) do no harm.
+    """
+    depth = int(model.config.get_text_config().num_hidden_layers)  # type: ignore[union-attr, operator]
+    beyond = [(int(found[1]), name) for name in left if (found := LAYER.search(name)) and int(found[1]) >= depth]
+    if beyond:
+        raise AfaError(
+            f"model.path = {path}: its files have {min(beyond)[1]}, config.json says num_hidden_layers = {depth}; the "
+            "files do not belong together"
+        )
 
 
 def _misfits(model: nn.Module) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:

@@ -30,6 +30,11 @@ CASES = {
     "missing lexicon": (["evaluation.lexicon=nowhere.txt"], "evaluation.lexicon = nowhere.txt"),
     "missing model": (["model.path=./no-such-model"], "model.path"),
     "missing column": (["data.train.path=short.jsonl", "data.train.text_column=body"], "text"),
+    "one label": (
+        ["data.train.path=alike.jsonl", "masking.masks_per_review=2"],
+        "all 12 reviews to train on are 'positive'",
+    ),
+    "no focus fraction": (["evaluation.focus_fractions=[]"], "evaluation.focus_fractions"),
     "layer out of range": (["attention.layers=[7]", "data.evaluation=[]"], "attention.layers"),
 }
 
@@ -37,6 +42,7 @@ CASES = {
 @pytest.fixture
 def files(tmp_path: Path) -> None:
     (tmp_path / "short.jsonl").write_text(LINES)
+    (tmp_path / "alike.jsonl").write_text(LINES.replace('"label": 0', '"label": 1'))
     (tmp_path / "odd.jsonl").write_text(LINES.replace('"label": 1', '"label": "mixed"'))
     (tmp_path / "slotless.yaml").write_text(
         'templates: {t: {prompt: "Sentiment:", answers: {negative: " bad", positive: " good"}}}'

@@ -110,6 +110,19 @@ def test_more_layers_than_weights(folder: Path) -> None:
     check_refused(lambda: base_of(folder), "lack 18 weights", "model.layers.3.")
 
 
+@pytest.mark.parametrize("depth", [0, 2])
+def test_fewer_layers_than_weights(folder: Path, depth: int) -> None:
+    """Half a model would answer, wrongly."""
+    rewrite(folder / "config.json", lambda values: values.update(num_hidden_layers=depth))
+    check_refused(lambda: base_of(folder), f"model.layers.{depth}.", f"config.json says num_hidden_layers = {depth}")
+
+
+def test_weights_that_are_left_over_do_no_harm(folder: Path) -> None:
+    extra = {"model.rotary_emb.old_buffer": torch.ones(3), "vision_tower.weight": torch.ones(2)}
+    reweigh(folder / "model.safetensors", lambda weights: weights.update(extra))
+    assert label_logprobs(base_of(folder)).isfinite().all()
+
+
 def test_tied_output_weights_are_not_missing(tmp_path: Path) -> None:
     save_model(tmp_path, tie_word_embeddings=True)
     assert torch.equal(label_logprobs(base_of(tmp_path)), label_logprobs(tiny_model("llama", tie_word_embeddings=True)))
