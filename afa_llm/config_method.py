@@ -90,6 +90,9 @@ class Objective(Section):
     masked_base_weight: float = Field(
         0.0, ge=0, description="weight of KL(base ‖ tuned) between the labels' answers on one masked view"
     )
+    masked_by: Literal["policy", "random"] = Field(
+        "policy", description="whose mask makes that view: the policy's first (attended), or a random one of its size"
+    )
     shown_task_weight: float = Field(
         0.0, ge=0, description="weight of the cross-entropy where only the words of one attended mask are shown"
     )

@@ -29,7 +29,14 @@ def passes_per_review(config: Config) -> tuple[int, int]:
     objective, reader = config.objective, config.rollouts.reader
     one_batch = math.ceil(config.training.reviews_per_step / config.training.micro_batch_size) == 1
     keeps_graph = one_batch and config.lora.dropout == 0 and config.training.zero_stage < 3
-    forward, backward = (1 if keeps_graph else 2), 1
+    weights = (
+        objective.policy_gradient_weight,
+        objective.masked_task_weight,
+        objective.masked_base_weight,
+        objective.shown_task_weight,
+        objective.self_supervised_weight,
+    )
+    forward, backward = (1 if keeps_graph or not any(weights) else 2), 1
     if objective.policy_gradient_weight > 0:
         forward += config.masking.masks_per_review + (config.reward.source == "adversary") + (reader == "base")
     if objective.self_supervised_weight > 0:

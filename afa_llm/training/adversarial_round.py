@@ -180,14 +180,14 @@ class AdversarialRound:
         return policy_gradient.kl_sum(base.vocabulary_logprob_BV, look.clean.vocabulary_logprob_BV, look.batch.weight_B)
 
     def _masked_loss(self, look: Look, reviews: float, means: Means) -> torch.Tensor:
-        """On the first masked view of each review: cross-entropy (masks as augmentation), and the base's own answer.
+        """On one masked view of each review: cross-entropy (masks as augmentation), and the base's own answer.
 
         Where the words that decide are hidden, what is left must not decide more than it did before tuning.
         """
         weights, batch = self.config.objective, look.batch
         # The base first: under ZeRO-3 no other pass may come between a forward and its backward.
-        base_BC = self.looker.first_masked_by_base(look) if weights.masked_base_weight > 0 else None
-        masked = self.looker.read_first_masked(look)
+        base_BC = self.looker.masked_view_by_base(look) if weights.masked_base_weight > 0 else None
+        masked = self.looker.read_masked_view(look)
         loss = masked.label_logprob_BC.new_zeros(())
         if weights.masked_task_weight > 0:
             task = policy_gradient.task_loss_sum(

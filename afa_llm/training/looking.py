@@ -33,15 +33,15 @@ RANDOM_MASK = 2**20  # noise index of the random mask: beyond any K
 class Look:
     """One micro-batch of a round, as far as it has come. Producer: Looker; feedback adds reward and kept masks.
 
-    `first_view`: the first masked view of each review. `gaps`, `gaps_left_out`: infill only, runs of hidden words, and
-    those for which no other words were found.
+    `learned_view`: the masked view of each review that the decoder itself learns from. `gaps`, `gaps_left_out`: infill
+    only, runs of hidden words, and those for which no other words were found.
     """
 
     batch: Batch
     clean: DecoderReading
     focus: Focus
     masks: MaskSample | None = None
-    first_view: View | None = None
+    learned_view: View | None = None
     gaps: int = 0
     gaps_left_out: int = 0
     pair: FeaturePair | None = None
@@ -107,7 +107,7 @@ class Looker:
         if self.gives_feedback:
             self._read_views(look, epoch)
         elif self.uses_masked_view and look.masks is not None:
-            look.first_view = self._hide(look, look.masks.hidden_BKW[:, :1], [0], epoch)
+            look.learned_view = self._hide_for_learning(look, epoch)
         return look
 
     def read_clean(self, batch: Batch) -> tuple[DecoderReading, Focus]:
@@ -159,6 +159,17 @@ class Looker:
         look.gaps_left_out = sum(not filling for row in fillings for filling in row)
         return infilled_views.infilled_view(look.batch, hidden_BKW, prompts, fillings)
 
+    def _learned_mask(self, masks: Sequence[int]) -> int | None:
+        """Where among these masks of a review the one to learn from stands; None: it is not among them."""
+        wanted = RANDOM_MASK if self.config.objective.masked_by == "random" else 0
+        return masks.index(wanted) if wanted in masks else None
+
+    def _hide_for_learning(self, look: Look, epoch: int) -> View:
+        if self.config.objective.masked_by == "random":
+            return self._hide(look, self._random_masks(look, epoch), [RANDOM_MASK], epoch)
+        assert look.masks is not None
+        return self._hide(look, look.masks.hidden_BKW[:, :1], [0], epoch)
+
     def _hide_by(self, kind: str, look: Look, hidden_BKW: torch.Tensor, masks: Sequence[int], epoch: int) -> View:
         """The views by block, replace or delete."""
         batch, seed, choice_BKW = look.batch, self.config.run.seed, None
@@ -175,7 +186,11 @@ class Looker:
             hidden_BKW = torch.cat([hidden_BKW, self._random_masks(look, epoch)], dim=1)
             masks.append(RANDOM_MASK)
         view = self._hide(look, hidden_BKW, masks, epoch)
-        look.first_view = View(**{name: tensor[:: len(masks)] for name, tensor in vars(view).items()})
+        at = self._learned_mask(masks)
+        if at is not None:
+            look.learned_view = View(**{name: tensor[at :: len(masks)] for name, tensor in vars(view).items()})
+        elif self.uses_masked_view:
+            look.learned_view = self._hide_for_learning(look, epoch)
         if self.generator is not None:
             look.asked = self._ask(self.generator, look, view)
             if not self.has_adversary or self.judges_answers:
@@ -268,16 +283,16 @@ class Looker:
             found = self_supervision.mine(found, focus.focus_BW, focus.log_focus_BW, shown_BW, right_B, limit)
         return found
 
-    def read_first_masked(self, look: Look) -> DecoderReading:
-        """The first masked view of each review (attended, where both are drawn), differentiable."""
-        assert look.first_view is not None
-        return self.decoder.read(look.first_view, self.answers)
+    def read_masked_view(self, look: Look) -> DecoderReading:
+        """One masked view of each review, differentiable: `objective.masked_by` says whose mask."""
+        assert look.learned_view is not None
+        return self.decoder.read(look.learned_view, self.answers)
 
-    def first_masked_by_base(self, look: Look) -> torch.Tensor:
+    def masked_view_by_base(self, look: Look) -> torch.Tensor:
         """The frozen base's label log-probabilities on the same views, [B, C]."""
-        assert look.first_view is not None
+        assert look.learned_view is not None
         with self.decoder.answering(), self.decoder.base():
-            return self.decoder.read(look.first_view, self.answers).label_logprob_BC
+            return self.decoder.read(look.learned_view, self.answers).label_logprob_BC
 
     def read_shown(self, look: Look, epoch: int) -> DecoderReading:
         """Only the words of each review's first mask, everything else hidden; differentiable."""

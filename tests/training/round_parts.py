@@ -88,6 +88,12 @@ ARMS = {
         "masking.fillers=[' a', ' the', ' one of']",
         "objective.masked_task_weight=1",
     ],
+    "random view": ["objective.masked_by=random", "objective.masked_task_weight=1", "objective.masked_base_weight=1"],
+    "random view, no adversary": [
+        "objective.masked_by=random",
+        "objective.masked_task_weight=1",
+        "reward.source=probability_drop",
+    ],
     "rival": [
         "objective.policy_gradient_weight=0",
         "objective.self_supervised_weight=2",

@@ -20,7 +20,19 @@ from afa_llm.training.looking import Look
 from afa_llm.training.metrics import Means
 
 
-@pytest.mark.parametrize("arm", ["adversary", "drop", "all terms", "other words", "several fillers", "rival"])
+@pytest.mark.parametrize(
+    "arm",
+    [
+        "adversary",
+        "drop",
+        "all terms",
+        "other words",
+        "several fillers",
+        "random view",
+        "random view, no adversary",
+        "rival",
+    ],
+)
 def test_the_split_into_micro_batches_leaves_the_gradient(tiny_model: Path, arm: str) -> None:
     whole = Parts(tiny_model, *ARMS[arm]).gradient(Parts(tiny_model).batches(9))
     parts = Parts(tiny_model, *ARMS[arm])
@@ -32,6 +44,22 @@ def test_the_split_into_micro_batches_leaves_the_gradient(tiny_model: Path, arm:
     # Worst seen: 4e-5, from float32 sums in another order; a wrong denominator is off by a third.
     assert (split - whole).norm() / scale < 2e-4
     assert (with_fillers - whole).norm() / scale < 2e-4
+
+
+@pytest.mark.parametrize("source", ["adversary", "probability_drop", "none"])
+@pytest.mark.parametrize("by", ["policy", "random"])
+def test_whose_mask_makes_the_view_that_is_learned_from(tiny_model: Path, source: str, by: str) -> None:
+    """With an adversary the random mask is among the views of the round, else it is made for this."""
+    settings = [f"objective.masked_by={by}", "objective.masked_task_weight=1", "masking.direction=both"]
+    settings += ["objective.policy_gradient_weight=0"] if source == "none" else [f"reward.source={source}"]
+    parts = Parts(tiny_model, *settings)
+    (batch,) = parts.batches(6)
+    looker = parts.round.looker
+    look = looker.look(batch, 0, differentiable=False)
+    assert look.masks is not None and look.learned_view is not None
+    hidden_BKW = look.masks.hidden_BKW[:, :1] if by == "policy" else looker._random_masks(look, 0)
+    assert torch.equal(look.learned_view.word_mask_BW, batch.word_mask_BW & ~hidden_BKW[:, 0])
+    assert (look.masks.hidden_BKW[:, 0] != looker._random_masks(look, 0)[:, 0]).any()
 
 
 def test_every_arm_changes_the_gradient_of_plain_tuning(tiny_model: Path) -> None:
