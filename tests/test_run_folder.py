@@ -37,6 +37,16 @@ def test_changed_settings_are_told_on_resume(tmp_path: Path) -> None:
     assert changed_settings(tmp_path, load_config(None, ["masking.direction=both"])) == []
 
 
+@pytest.mark.parametrize("settled", ["float32", "bfloat16"])
+def test_the_type_that_a_run_settled_on_is_no_change(tmp_path: Path, settled: str) -> None:
+    """The saved settings name what model.dtype=auto became; a benchmark compares before anything settles."""
+    (tmp_path / "config.yaml").write_text(dump_config(load_config(None, [f"model.dtype={settled}"])))
+    assert changed_settings(tmp_path, load_config(None, ["run.resume=true"])) == []
+    other = "float32" if settled == "bfloat16" else "bfloat16"
+    asked = load_config(None, ["run.resume=true", f"model.dtype={other}"])
+    assert changed_settings(tmp_path, asked) == [f"model.dtype = {other} (was {settled})"]
+
+
 def _config(tmp_path: Path, *settings: str) -> Config:
     return load_config(None, [f"run.output_dir={tmp_path}", "run.name=mine", *settings])
 

@@ -23,7 +23,7 @@ def write_benchmark(folder: Path, tiny_model: Path) -> str:
         "seeds": [0],
         "base": {
             "settings": {
-                "model": {"path": str(tiny_model), "dtype": "float32", "quantization": "none"},
+                "model": {"path": str(tiny_model), "quantization": "none"},
                 "data": {
                     "train": {"path": "builtin:planted", "max_samples": 32},
                     "evaluation": [{"path": "builtin:planted", "split": "test", "max_samples": 12}],
