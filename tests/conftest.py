@@ -11,9 +11,14 @@ os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELIS
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
+from needs import check_needs
 
 # Started in the background of a script, pytest ignores SIGINT, and so would every process that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    check_needs(item)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from afa_llm.config_running import Lora, Model
 from afa_llm.errors import AfaError
 from afa_llm.models import attention_capture
 from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
-from afa_llm.models.compute_type import match_float32_products, torch_dtype
+from afa_llm.models.compute_type import torch_dtype
+from afa_llm.models.kernels import choose_kernels
 from afa_llm.models.load_failures import check_complete, first_reason, refuse_pickled_shards, unloadable
 
 
@@ -53,7 +54,7 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
     attention_capture.register()
     where = model_location(settings.path)
     dtype = torch_dtype(settings, device)
-    match_float32_products(dtype, device)
+    choose_kernels(dtype, device)
     family = "its family"
     try:
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)

@@ -51,12 +51,7 @@ class RowRequest:
 
 
 def register() -> None:
-    """Make both implementations known to transformers, each with its mask function (without it padding is ignored).
-
-    Takes cuDNN out of what SDPA may choose: on Hopper its backward gives NaN for T % 128 == 64 where a mask has rows
-    that see nothing, as left padding does (pytorch issue 196678, from 2.11; met here at T = 320 on an H200).
-    """
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    """Make both implementations known to transformers, each with its mask function (without it padding is ignored)."""
     AttentionInterface.register(CAPTURE, _sdpa_with_rows)
     AttentionMaskInterface.register(CAPTURE, sdpa_mask)
     AttentionInterface.register(CAPTURE_EAGER, _eager_with_rows)

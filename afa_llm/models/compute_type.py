@@ -32,10 +32,3 @@ def torch_dtype(settings: Model, device: torch.device) -> torch.dtype:
     chosen = choose_dtype(settings, native=settings.dtype == "auto" and has_bfloat16(device))
     found: torch.dtype = getattr(torch, chosen.dtype)
     return found
-
-
-def match_float32_products(dtype: torch.dtype, device: torch.device) -> None:
-    """Beside a bfloat16 base on a GPU, float32 products (adapter, adversary) may take TF32: 10 bits of mantissa where
-    the base has 7, on tensor cores instead of beside them. Beside a float32 base they stay exact. Our choice."""
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high" if dtype is torch.bfloat16 else "highest")

@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from needs import needs_gpu
 from small_run import SMALL, adapter, metrics
 
 from afa_llm.training.distributed import free_port
 
-pytestmark = [pytest.mark.gpu, needs_gpu]
+pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parents[2]
 
 

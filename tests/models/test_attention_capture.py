@@ -79,6 +79,32 @@ def test_rows_logits_and_gradients_equal_eager_attention(family: str) -> None:
             assert (got - expected).norm() / expected.norm() < GRADIENTS, name
 
 
+GPU = pytest.mark.gpu
+ROUNDED = [family for family in FAMILIES if family != "qwen3_moe"]  # rounding sends its tokens to other experts
+EXACT = [pytest.param(family, torch.float32, "cuda", 2e-6, 1e-5, marks=GPU) for family in FAMILIES]
+BFLOAT16 = [(family, torch.bfloat16, "cpu", 0.02, 0.1) for family in ROUNDED]
+BFLOAT16_GPU = [pytest.param(family, torch.bfloat16, "cuda", 0.02, 0.1, marks=GPU) for family in ROUNDED]
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype", "device", "rows_within", "gradients_within"), [*EXACT, *BFLOAT16, *BFLOAT16_GPU]
+)
+def test_rows_and_gradients_in_other_types_and_places(
+    family: str, dtype: torch.dtype, device: str, rows_within: float, gradients_within: float
+) -> None:
+    """The oracle is eager attention in float32 on the same (rounded) weights, on the same device."""
+    oracle, model = tiny_model(family, "eager").to(dtype).float().to(device), tiny_model(family).to(device, dtype)
+    for name, view in VIEWS.items():
+        view = View(**{field: value.to(device) for field, value in vars(view).items()})
+        rows, logits = eager_rows(oracle, view, T - 1)
+        found, found_logits = captured(model, view)
+        assert found.device.type == device and found.dtype == torch.float32
+        assert (found - rows).abs().max() < rows_within, name
+        expected = gradients(oracle, some_loss(rows.cpu(), logits.cpu()))
+        got = gradients(model, some_loss(found.cpu(), found_logits.float().cpu())).float()
+        assert (got - expected).norm() / expected.norm() < gradients_within, name
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradient_checkpointing_changes_no_gradient(family: str) -> None:
     """Recomputation repeats the same arithmetic; reentrant checkpointing would lose 2.7 %."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from afa_llm.config_running import Model
-from afa_llm.models.compute_type import choose_dtype, has_bfloat16, match_float32_products, torch_dtype
+from afa_llm.models.compute_type import choose_dtype, has_bfloat16, torch_dtype
 
 CPU = torch.device("cpu")
 
@@ -41,18 +41,3 @@ def test_a_processor_with_bfloat16_instructions_is_known(
     monkeypatch.setattr(torch, "cpu", SimpleNamespace(get_capabilities=lambda: found))
     assert has_bfloat16(CPU) is expected
     assert torch_dtype(Model(), CPU) == (torch.bfloat16 if expected else torch.float32)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "device", "expected"),
-    [(torch.bfloat16, "cuda", "high"), (torch.float32, "cuda", "highest"), (torch.bfloat16, "cpu", "highest")],
-)
-def test_float32_products_are_rounded_only_beside_bfloat16_on_a_gpu(
-    dtype: torch.dtype, device: str, expected: str
-) -> None:
-    before = torch.get_float32_matmul_precision()
-    try:
-        match_float32_products(dtype, torch.device(device))
-        assert torch.get_float32_matmul_precision() == expected
-    finally:
-        torch.set_float32_matmul_precision(before)
