@@ -26,6 +26,7 @@ from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine, PlainEngine
 from afa_llm.training.feedback import Feedback
 from afa_llm.training.looking import Looker
+from afa_llm.training.masker import Masker
 
 
 def build_decoder(config: Config, material: Material, device: torch.device, adapter: Path | None = None) -> Decoder:
@@ -70,7 +71,8 @@ def build_round(
     `service`: an engine of its own in this process also proposes words for hidden ones.
     """
     infiller = build_infiller(config, material, decoder, world, service)
-    looker = Looker(decoder, material.answers, config, fillers=material.fillers, infiller=infiller, generator=generator)
+    masker = Masker(config, material.fillers, infiller)
+    looker = Looker(decoder, material.answers, config, masker, generator=generator)
     hidden_size = int(decoder.model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
     feedback = Feedback(looker, config, world, hidden_size)
     return AdversarialRound(looker, feedback, engine, config, world)

@@ -18,7 +18,8 @@ from afa_llm.method.discriminator import Adversary
 from afa_llm.method.view_features import feature_count
 from afa_llm.records import Batch
 from afa_llm.training.distributed import World
-from afa_llm.training.looking import RANDOM_MASK, Look, Looker
+from afa_llm.training.looking import Look, Looker
+from afa_llm.training.masker import RANDOM_MASK
 from afa_llm.training.metrics import Means
 
 HELD_OUT_SHARE = 8  # one review in eight never teaches the adversary; its AUROC is measured there
@@ -53,7 +54,9 @@ class Feedback:
         else:
             reward_BK = rewards.combine(torch.zeros_like(look.drop_BK), look.drop_BK, self.face_K, 1.0)
         if settings.shuffle:
-            noise_BKW = self.looker.noise(look.batch, range(RANDOM_MASK + 1, RANDOM_MASK + 1 + len(self.face_K)), epoch)
+            noise_BKW = self.looker.masker.noise(
+                look.batch, range(RANDOM_MASK + 1, RANDOM_MASK + 1 + len(self.face_K)), epoch
+            )
             reward_BK = rewards.shuffle(reward_BK, self.face_K, noise_BKW[..., 0], look.batch.weight_B)
         maskable_B = look.batch.weight_B * (look.batch.word_mask_BW.sum(-1) >= 2)
         look.reward_BK = reward_BK

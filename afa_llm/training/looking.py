@@ -1,7 +1,6 @@
 """The first half of a round: read the clean prompts, draw masks from the focus, read the masked views.
 
-Masks are drawn from counter-based noise named by (seed, epoch, review, mask), so the layout of ranks and micro-batches
-does not change what is drawn. Nothing here has a gradient but the clean pass.
+Nothing here has a gradient but the clean pass and the views that are learned from. Masks and views: masker.
 
 Legend: B reviews, W words, K masks per review, C labels, N = B·K masked views.
 """
@@ -15,18 +14,15 @@ from dataclasses import dataclass
 import torch
 
 from afa_llm.config import Config
-from afa_llm.method import infilled_views, masked_views, masking_policy, self_supervision
+from afa_llm.method import masked_views, self_supervision
 from afa_llm.method import reward as rewards
 from afa_llm.method.attention_readout import Focus, read_focus
-from afa_llm.method.mask_noise import filler_choice, gumbel_noise
 from afa_llm.method.view_features import FeaturePair
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import AnswerWords, Batch, DecoderReading, MaskSample, View
 from afa_llm.rollouts.generator import Answered, AskableGenerator, Asked
-from afa_llm.rollouts.infill import Infiller
+from afa_llm.training.masker import RANDOM_MASK, Masker
 from afa_llm.training.pairing import answers_alone, compared_pairs
-
-RANDOM_MASK = 2**20  # noise index of the random mask: beyond any K
 
 
 @dataclass
@@ -57,8 +53,6 @@ class Look:
 class Looker:
     """Reads views with one decoder. `generator` answers for the label-aware reward; None: the decoder's own passes.
 
-    `fillers`: token ids, for masking.view = replace. `infiller`: for masking.view = infill.
-
     With a generator the answers are on their way while this side reads views and teaches the adversary; `collect`
     waits for them. Without one they are there at once.
     """
@@ -68,14 +62,13 @@ class Looker:
         decoder: Decoder,
         answers: AnswerWords,
         config: Config,
+        masker: Masker,
         *,
-        fillers: Sequence[Sequence[int]] = (),
-        infiller: Infiller | None = None,
         generator: AskableGenerator | None = None,
     ) -> None:
         self.decoder, self.answers, self.config = decoder, answers, config
-        self.fillers, self.infiller, self.generator = fillers, infiller, generator
-        self.face_K = masking_policy.faces(config.masking.direction, config.masking.masks_per_review)
+        self.masker, self.generator = masker, generator
+        self.face_K = masker.face_K
         self.gives_feedback = config.objective.policy_gradient_weight > 0
         self.uses_masked_view = config.objective.masked_task_weight > 0 or config.objective.masked_base_weight > 0
         self.uses_shown_view = config.objective.shown_task_weight > 0
@@ -101,7 +94,7 @@ class Looker:
                 clean, focus = self.read_clean(batch)
         look = Look(batch, clean, focus)
         if self.gives_feedback or self.uses_masked_view or self.uses_shown_view:
-            look.masks = self._draw(look, epoch)
+            look.masks = self.masker.draw(batch, look.focus.log_focus_BW, epoch)
         if self.config.objective.self_supervised_weight > 0:
             look.mined = self._mine(look)
         if self.gives_feedback:
@@ -117,73 +110,28 @@ class Looker:
         clean = self.decoder.read(view, self.answers, vocabulary=wants_kl)
         return clean, read_focus(clean.rows_LBHT, view.word_of_token_BT, view.word_mask_BW)
 
-    def _draw(self, look: Look, epoch: int) -> MaskSample:
-        noise_BKW = self.noise(look.batch, range(len(self.face_K)), epoch)
-        return masking_policy.sample_masks(
-            look.focus.log_focus_BW,
-            look.batch.word_mask_BW,
-            masking_policy.mask_counts(look.batch.word_mask_BW, self.config.masking.rate),
-            self.face_K,
-            self.config.masking.temperature,
-            noise_BKW,
-        )
-
-    def _random_masks(self, look: Look, epoch: int) -> torch.Tensor:
-        """One uniformly random mask of the same size for each review, [B, 1, W]."""
-        sample = masking_policy.sample_masks(
-            torch.zeros_like(look.focus.log_focus_BW),
-            look.batch.word_mask_BW,
-            masking_policy.mask_counts(look.batch.word_mask_BW, self.config.masking.rate),
-            masking_policy.faces("random", 1),
-            1.0,
-            self.noise(look.batch, [RANDOM_MASK], epoch),
-        )
-        return sample.hidden_BKW
-
-    def noise(self, batch: Batch, masks: Sequence[int], epoch: int) -> torch.Tensor:
-        """From (seed, epoch, review, mask): the layout of ranks and batches does not change what is drawn."""
-        width = batch.word_mask_BW.shape[1]
-        keys = batch.review_key_B.tolist()
-        return gumbel_noise(keys, list(masks), width, seed=self.config.run.seed, epoch=epoch).to(
-            batch.word_mask_BW.device
-        )
-
-    def _hide(self, look: Look, hidden_BKW: torch.Tensor, masks: Sequence[int], epoch: int) -> View:
-        """The views with those words hidden. `masks` are the indices that name fillers and other words."""
-        if self.config.masking.view != "infill":
-            return self._hide_by(self.config.masking.view, look, hidden_BKW, masks, epoch)
-        assert self.infiller is not None
-        prompts = infilled_views.gapped_prompts(look.batch, hidden_BKW, masks)
-        fillings = self.infiller.fill(prompts, seed=self.config.run.seed, epoch=epoch)
-        look.gaps = sum(map(len, fillings))
-        look.gaps_left_out = sum(not filling for row in fillings for filling in row)
-        return infilled_views.infilled_view(look.batch, hidden_BKW, prompts, fillings)
-
     def _learned_mask(self, masks: Sequence[int]) -> int | None:
         """Where among these masks of a review the one to learn from stands; None: it is not among them."""
         wanted = RANDOM_MASK if self.config.objective.masked_by == "random" else 0
         return masks.index(wanted) if wanted in masks else None
 
     def _hide_for_learning(self, look: Look, epoch: int) -> View:
-        if self.config.objective.masked_by == "random":
-            return self._hide(look, self._random_masks(look, epoch), [RANDOM_MASK], epoch)
         assert look.masks is not None
+        if self.config.objective.masked_by == "random":
+            return self._hide(look, self.masker.draw_random(look.batch, epoch), [RANDOM_MASK], epoch)
         return self._hide(look, look.masks.hidden_BKW[:, :1], [0], epoch)
 
-    def _hide_by(self, kind: str, look: Look, hidden_BKW: torch.Tensor, masks: Sequence[int], epoch: int) -> View:
-        """The views by block, replace or delete."""
-        batch, seed, choice_BKW = look.batch, self.config.run.seed, None
-        if len(self.fillers) > 1:
-            keys, width = batch.review_key_B.tolist(), batch.word_mask_BW.shape[1]
-            choice_BKW = filler_choice(keys, masks, width, len(self.fillers), seed=seed, epoch=epoch)
-        return masked_views.hide(batch, hidden_BKW, kind, self.fillers, choice_BKW)
+    def _hide(self, look: Look, hidden_BKW: torch.Tensor, masks: Sequence[int], epoch: int) -> View:
+        view, gaps, left_out = self.masker.hide(look.batch, hidden_BKW, masks, epoch)
+        look.gaps, look.gaps_left_out = look.gaps + gaps, look.gaps_left_out + left_out
+        return view
 
     def _read_views(self, look: Look, epoch: int) -> None:
         """Read the masked views without gradient and keep what adversary and reward will want."""
         assert look.masks is not None
         hidden_BKW, masks = look.masks.hidden_BKW, list(range(len(self.face_K)))
         if self.has_adversary:
-            hidden_BKW = torch.cat([hidden_BKW, self._random_masks(look, epoch)], dim=1)
+            hidden_BKW = torch.cat([hidden_BKW, self.masker.draw_random(look.batch, epoch)], dim=1)
             masks.append(RANDOM_MASK)
         view = self._hide(look, hidden_BKW, masks, epoch)
         at = self._learned_mask(masks)
@@ -297,6 +245,4 @@ class Looker:
     def read_shown(self, look: Look, epoch: int) -> DecoderReading:
         """Only the words of each review's first mask, everything else hidden; differentiable."""
         assert look.masks is not None
-        # Other words for most of a review would make another review of it: they are left out.
-        kind = "delete" if self.config.masking.view == "infill" else self.config.masking.view
-        return self.decoder.read(self._hide_by(kind, look, ~look.masks.hidden_BKW[:, :1], [0], epoch), self.answers)
+        return self.decoder.read(self.masker.show_only(look.batch, look.masks.hidden_BKW[:, :1], epoch), self.answers)

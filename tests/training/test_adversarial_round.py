@@ -57,9 +57,9 @@ def test_whose_mask_makes_the_view_that_is_learned_from(tiny_model: Path, source
     looker = parts.round.looker
     look = looker.look(batch, 0, differentiable=False)
     assert look.masks is not None and look.learned_view is not None
-    hidden_BKW = look.masks.hidden_BKW[:, :1] if by == "policy" else looker._random_masks(look, 0)
+    hidden_BKW = look.masks.hidden_BKW[:, :1] if by == "policy" else looker.masker.draw_random(batch, 0)
     assert torch.equal(look.learned_view.word_mask_BW, batch.word_mask_BW & ~hidden_BKW[:, 0])
-    assert (look.masks.hidden_BKW[:, 0] != looker._random_masks(look, 0)[:, 0]).any()
+    assert (look.masks.hidden_BKW[:, 0] != looker.masker.draw_random(batch, 0)[:, 0]).any()
 
 
 def test_every_arm_changes_the_gradient_of_plain_tuning(tiny_model: Path) -> None:
