@@ -106,3 +106,14 @@ class Objective(Section):
         3.0, gt=0, description="the rival takes a word where the entropy of the focus is under this, in nats"
     )
     group_floor: float = Field(1e-4, ge=0, description="groups whose rewards differ by less (std) are skipped")
+
+    @property
+    def uses_masked_view(self) -> bool:
+        """Whether the decoder learns from a view with words hidden."""
+        return self.masked_task_weight > 0 or self.masked_base_weight > 0
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether anything is read before the pass that learns: masks to draw, views to judge, words to mine."""
+        judges, mines = self.policy_gradient_weight > 0, self.self_supervised_weight > 0
+        return judges or mines or self.uses_masked_view or self.shown_task_weight > 0

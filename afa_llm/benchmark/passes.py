@@ -29,21 +29,14 @@ def passes_per_review(config: Config) -> tuple[int, int]:
     objective, reader = config.objective, config.rollouts.reader
     one_batch = math.ceil(config.training.reviews_per_step / config.training.micro_batch_size) == 1
     keeps_graph = one_batch and config.lora.dropout == 0 and config.training.zero_stage < 3
-    weights = (
-        objective.policy_gradient_weight,
-        objective.masked_task_weight,
-        objective.masked_base_weight,
-        objective.shown_task_weight,
-        objective.self_supervised_weight,
-    )
-    forward, backward = (1 if keeps_graph or not any(weights) else 2), 1
+    forward, backward = (1 if keeps_graph or not objective.looks_ahead else 2), 1
     if objective.policy_gradient_weight > 0:
         forward += config.masking.masks_per_review + (config.reward.source == "adversary") + (reader == "base")
     if objective.self_supervised_weight > 0:
         forward += objective.self_supervised_rounds - 1
     if objective.kl_weight > 0:
         forward += 1
-    if objective.masked_task_weight > 0 or objective.masked_base_weight > 0:
+    if objective.uses_masked_view:
         forward, backward = forward + 1 + (objective.masked_base_weight > 0), backward + 1
     if objective.shown_task_weight > 0:
         forward, backward = forward + 1, backward + 1

@@ -14,7 +14,7 @@ from torch import nn
 from afa_llm.errors import AfaError
 from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
 
-LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+NUMBERED = re.compile(r"(.*?\.)(\d+)(\..+)")  # model.layers.7.mlp.up_proj.weight
 DECODERS = "choose a decoder family such as Llama, Mistral, Qwen, Gemma, Phi or GPT-2"
 
 
@@ -92,12 +92,16 @@ def first_reason(error: Exception) -> str:
 
 
 def _refuse_left_layers(model: nn.Module, left: Iterable[str], path: str) -> None:
-    """Weights of layers beyond those of config.json are a cut-off model: half a model still answers, wrongly.
+    """Weights of a layer that the model lacks, named like those of a layer that it has: half a model answers, wrongly.
 
     Other weights that are left over (a vision tower, old buffers) do no harm.
     """
     depth = int(model.config.get_text_config().num_hidden_layers)  # type: ignore[union-attr, operator]
-    beyond = [(int(found[1]), name) for name in left if (found := LAYER.search(name)) and int(found[1]) >= depth]
+    if depth < 1:
+        raise AfaError(f"model.path = {path}: config.json says num_hidden_layers = {depth}; a decoder has one or more")
+    own = {name for name, _ in model.named_parameters()}
+    numbered = [found for name in left if (found := NUMBERED.fullmatch(name))]
+    beyond = [(int(n[2]), n[0]) for n in numbered if int(n[2]) >= depth and f"{n[1]}0{n[3]}" in own]
     if beyond:
         raise AfaError(
             f"model.path = {path}: its files have {min(beyond)[1]}, config.json says num_hidden_layers = {depth}; the "

@@ -53,7 +53,7 @@ class AdversarialRound:
         `progress`: share of the run's steps that are done, for what falls over a run.
         """
         means = Means()
-        if not self.looker.looks_ahead:
+        if not self.config.objective.looks_ahead:
             return self._play_plain(batches, means)
         settings = self.config.objective
         feedback_weight = settings.policy_gradient_weight * decay(settings.policy_gradient_schedule, progress)

@@ -70,15 +70,9 @@ class Looker:
         self.masker, self.generator = masker, generator
         self.face_K = masker.face_K
         self.gives_feedback = config.objective.policy_gradient_weight > 0
-        self.uses_masked_view = config.objective.masked_task_weight > 0 or config.objective.masked_base_weight > 0
+        self.uses_masked_view = config.objective.uses_masked_view
         self.uses_shown_view = config.objective.shown_task_weight > 0
         self.has_adversary = self.gives_feedback and config.reward.source == "adversary"
-
-    @property
-    def looks_ahead(self) -> bool:
-        """Whether anything is read before the pass that learns: masks to draw, views to judge, words to mine."""
-        mines = self.config.objective.self_supervised_weight > 0
-        return self.gives_feedback or self.uses_masked_view or self.uses_shown_view or mines
 
     @property
     def judges_answers(self) -> bool:
