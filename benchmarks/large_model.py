@@ -26,6 +26,8 @@ import sys
 import time
 from pathlib import Path
 
+from large_model_peer import ALPHA, LEARNING_RATE, RANK, prompts
+
 ROOT = Path(__file__).parents[1]
 POCKET = ROOT / "afa_llm" / "assets" / "models" / "pocket"
 SHAPES = {
@@ -52,7 +54,7 @@ CELLS = {
     "AFA, ZeRO-3": ["training.engine=deepspeed", "training.zero_stage=3"],
     "AFA, one process": ["training.engine=plain"],
 }
-LEARNING_RATE, RANK, ALPHA = 1e-4, 16, 32
+REVIEWS = "reviews.jsonl"
 
 
 def main() -> None:
@@ -65,11 +67,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=190, help="of one review, about")
     parser.add_argument("--only", default="", help="cells with this in their name; several: a|b")
     parser.add_argument("--timeout", type=int, default=300, help="seconds of one cell")
-    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.peer:
-        peer(args)
-        return
     args.folder.mkdir(parents=True, exist_ok=True)
     prepare(args)
     found: dict[str, dict] = {}
@@ -117,7 +115,7 @@ def prepare(args: argparse.Namespace) -> None:
             if len(words) >= args.words:
                 texts.append((" ".join(words[: args.words]), label))
                 words = []
-    with (args.folder / "reviews.jsonl").open("w") as file:
+    with (args.folder / REVIEWS).open("w") as file:
         for text, label in texts:
             file.write(json.dumps({"text": text, "label": label}) + "\n")
 
@@ -128,7 +126,7 @@ def settings_of(args: argparse.Namespace, settings: list[str]) -> list[str]:
         "model.quantization=nf4",
         "model.dtype=bfloat16",
         "model.gradient_checkpointing=true",
-        f"data.train.path={args.folder / 'reviews.jsonl'}",
+        f"data.train.path={args.folder / REVIEWS}",
         "data.evaluation=[]",
         f"data.max_tokens={max(64, 2 * args.words)}",
         f"lora.rank={RANK}",
@@ -177,7 +175,9 @@ def run_afa(args: argparse.Namespace, settings: list[str]) -> dict:
 
 
 def run_peer(args: argparse.Namespace) -> dict:
-    ended, seconds = call(args, [sys.executable, __file__, *sys.argv[1:], "--peer"])
+    numbers = [f"--{name}={getattr(args, name)}" for name in ("steps", "reviews", "micro")]
+    program = [sys.executable, str(ROOT / "benchmarks" / "large_model_peer.py")]
+    ended, seconds = call(args, [*program, str(args.folder / args.shape), str(args.folder / REVIEWS), *numbers])
     if ended is None or ended.returncode:
         return failure(args, ended)
     return json.loads(ended.stdout.splitlines()[-1]) | {"all_seconds": round(seconds, 1)}
@@ -210,92 +210,8 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def prompts(args: argparse.Namespace) -> tuple[list[list[int]], object]:
-    """Token ids of each review's prompt with its answer word at the end, as a user of the peer would write it."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(args.folder / args.shape)
-    rows = [json.loads(line) for line in (args.folder / "reviews.jsonl").read_text().splitlines()]
-    words = (" negative", " positive")
-    return [tokenizer(f"Review: {r['text']}\nSentiment:{words[r['label']]}")["input_ids"] for r in rows], tokenizer
-
-
 def review_tokens(args: argparse.Namespace) -> float:
-    return statistics.mean(len(ids) for ids in prompts(args)[0])
-
-
-def peer(args: argparse.Namespace) -> None:
-    """Cross-entropy on the answer word with transformers' Trainer; prints its own line."""
-    import torch
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-    from transformers import (
-        AutoModelForCausalLM,
-        BitsAndBytesConfig,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
-    )
-
-    on_gpu = torch.cuda.is_available()
-    ids, tokenizer = prompts(args)
-    length = max(map(len, ids))
-    pad = tokenizer.pad_token_id
-
-    def row(tokens: list[int]) -> dict[str, list[int]]:
-        n = length - len(tokens)
-        return {
-            "input_ids": [pad] * n + tokens,
-            "attention_mask": [0] * n + [1] * len(tokens),
-            "labels": [-100] * (length - 1) + tokens[-1:],
-        }
-
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )  # fmt: skip
-    model = AutoModelForCausalLM.from_pretrained(
-        args.folder / args.shape,
-        quantization_config=quantization,
-        dtype=torch.bfloat16,
-        device_map={"": 0 if on_gpu else "cpu"},
-    )
-    model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
-    model = get_peft_model(
-        model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
-    )
-    times: list[float] = []
-
-    class Clock(TrainerCallback):
-        def on_step_begin(self, *_: object, **__: object) -> None:
-            times.append(-now())
-
-        def on_step_end(self, *_: object, **__: object) -> None:
-            times[-1] += now()
-
-    def now() -> float:
-        if on_gpu:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    settings = TrainingArguments(
-        output_dir=str(args.folder / "peer"), per_device_train_batch_size=args.micro,
-        gradient_accumulation_steps=args.reviews // args.micro, max_steps=args.steps, learning_rate=LEARNING_RATE,
-        bf16=True,
-        use_cpu=not on_gpu, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False},
-        report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
-    )  # fmt: skip
-    Trainer(model=model, args=settings, train_dataset=[row(tokens) for tokens in ids], callbacks=[Clock()]).train()
-    step = statistics.median(times[3:] or times)
-    print(
-        json.dumps(
-            {
-                "tokens_per_second": round(args.reviews * review_tokens(args) / step, 1),
-                "reviews_per_second": round(args.reviews / step, 2),
-                "step_seconds": round(step, 3),
-                "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
-            }
-        )
-    )
+    return statistics.mean(len(ids) for ids in prompts(args.folder / args.shape, args.folder / REVIEWS)[0])
 
 
 if __name__ == "__main__":

@@ -5,19 +5,16 @@ Legend: B rows, T tokens, L layers, H query heads, C labels, D hidden size.
 
 from __future__ import annotations
 
-import gc
-import weakref
 from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import DEPTH, FAMILIES, VOCABULARY, eager_rows, make_view, tiny_model
+from tiny_models import FAMILIES, VOCABULARY, eager_rows, make_view, tiny_model
 from torch import nn
 
 from afa_llm.config_running import Lora
 from afa_llm.errors import AfaError
 from afa_llm.models.adapters import attach_lora
-from afa_llm.models.attention_capture import RowRequest
 from afa_llm.models.decoder import Decoder, append_answers, choose_layers
 from afa_llm.records import AnswerWords, View
 
@@ -149,15 +146,6 @@ def test_ids_under_the_padding_do_not_matter() -> None:
     assert torch.equal(readings[0].label_logprob_BC, readings[1].label_logprob_BC)
 
 
-def test_logits_are_computed_at_kept_positions_only() -> None:
-    decoder, view = make_decoder(), make_view([17, 9])
-    seen: list[tuple[int, ...]] = []
-    decoder.model.get_output_embeddings().register_forward_pre_hook(lambda _, x: seen.append(tuple(x[0].shape)))
-    decoder.read(view, SINGLE)
-    decoder.read(view, SEVERAL)
-    assert seen == [(2, 1, 64), (2 * 3, 3, 64)]
-
-
 @pytest.mark.parametrize("answers", [SINGLE, SEVERAL], ids=["single", "several"])
 def test_a_forward_that_gives_all_logits_is_read_at_the_same_place(answers: AnswerWords) -> None:
     """Some families take logits_to_keep and ignore it."""
@@ -168,22 +156,6 @@ def test_a_forward_that_gives_all_logits_is_read_at_the_same_place(answers: Answ
     found = decoder.read(view, answers)
     assert (found.label_logprob_BC - expected.label_logprob_BC).abs().max() < CLOSE
     assert (found.hidden_BD - expected.hidden_BD).abs().max() < CLOSE
-
-
-@pytest.mark.parametrize(("layers", "entered"), [((0,), [0]), ((0, 1), [0, 1]), ((1, 2), [0, 1, 2])])
-def test_rows_alone_end_the_pass_early_and_are_the_same(layers: tuple[int, ...], entered: list[int]) -> None:
-    decoder, view = make_decoder(layers=layers), make_view([17, 9])
-    expected = decoder.read(view, SINGLE).rows_LBHT
-    seen: list[int] = []
-    for index, layer in enumerate(decoder.model.model.layers):
-        layer.register_forward_pre_hook(lambda *_, index=index: seen.append(index))
-    found = decoder.read_rows(view)
-    assert (found - expected).abs().max() < ROWS
-    assert seen == entered
-    assert not found.requires_grad
-    decoder.may_stop_early = False
-    assert (decoder.read_rows(view) - expected).abs().max() < ROWS
-    assert seen == [*entered, *range(DEPTH)]
 
 
 def adapted_decoder(dropout: float = 0.0) -> Decoder:
@@ -278,27 +250,3 @@ def test_choose_layers(choice: str | tuple[int, ...], depth: int, expected: tupl
 def test_layers_out_of_range_are_refused(choice: tuple[int, ...]) -> None:
     with pytest.raises(AfaError, match=r"attention\.layers = \[.*\]: the model has layers 0 to 3 \(or -4 to -1\)"):
         choose_layers(choice, 4)
-
-
-@pytest.mark.parametrize("value_norms", [False, True])
-def test_a_pass_under_checkpointing_is_freed_with_its_reading(value_norms: bool) -> None:
-    """Recomputation keeps the request; a request that keeps rows, which keep the graph, would never go (a GPU filled
-    up by 3 GiB a step). Rows that nothing learns from are the hard case: their part of the graph is never walked."""
-    decoder, view, kept = make_decoder(), make_view([9, 6]), []
-    decoder.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    decoder.model.train()
-    make_request = decoder._request
-
-    def remembered(view: View, position: int | None = None, stop_after: int | None = None) -> RowRequest:
-        request = make_request(view, position, stop_after)
-        request.value_norms = value_norms
-        kept.append(weakref.ref(request))
-        return request
-
-    decoder._request = remembered  # type: ignore[method-assign]
-    reading = decoder.read(view, SINGLE)
-    assert reading.rows_LBHT.requires_grad
-    (-reading.label_logprob_BC[:, 0].sum()).backward()
-    del reading
-    gc.collect()
-    assert len(kept) == 1 and kept[0]() is None
