@@ -47,6 +47,16 @@ def test_an_adapter_that_is_not_there(tiny_model: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_label_that_training_never_sees_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n')
+    settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]
+    settings += ["data.labels={negative: [0], positive: [1], neutral: [2]}", f"prompts.file={tmp_path / 't.yaml'}"]
+    settings += ["prompts.train=t", "prompts.evaluation=[t]", "masking.masks_per_review=2"]
+    answers = '{negative: " bad", positive: " good", neutral: " fair"}'
+    (tmp_path / "t.yaml").write_text(f'templates: {{t: {{prompt: "{{review}} It is", answers: {answers}}}}}')
+    assert prepare(load_config(None, settings)).notices == ["data.train = r_train: no review is 'neutral'"]
+
+
 def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n')
     settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]

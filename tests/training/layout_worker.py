@@ -38,14 +38,16 @@ def main() -> None:
     decoder.model.train()
     for step in range(STEPS):
         trainer._step(step, None)
-        losses = [trainer.last_metrics[name] for name in ("task_loss", "reward", "adversary_loss", "kl", "grad_norm")]
+        names = ("task_loss", "reward", "adversary_loss", "kl", "grad_norm")  # of which plain tuning has some
+        losses = [trainer.last_metrics[name] for name in names if name in trainer.last_metrics]
         found[f"losses {step}"] = torch.tensor(losses, dtype=torch.float64)
         if step == 0:
             state = engine.state()
             found["gradient"] = torch.cat(
                 [state[name].flatten() for name in sorted(state) if name.endswith("|exp_avg")]
             )
-            found["adversary"] = _adversary_gradient(adversarial_round.feedback.adversary)
+            if adversarial_round.feedback.adversary is not None:
+                found["adversary"] = _adversary_gradient(adversarial_round.feedback.adversary)
     if world.leads:
         save_file(found, result)
     world.wait()

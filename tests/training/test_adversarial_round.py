@@ -78,7 +78,7 @@ def test_plain_tuning_reads_no_masked_view(tiny_model: Path, monkeypatch: pytest
     whole = parts.gradient(parts.batches(6))
     assert len(passes) == 1
     assert parts.round.feedback.adversary is None
-    split = parts.gradient(parts.batches(2, 3, 1))
+    split = parts.gradient(parts.batches(2, 3, 1, fillers=2))
     assert len(passes) == 1 + 3  # nor any prompt twice
     assert (split - whole).norm() < 1e-5 * whole.norm()
 

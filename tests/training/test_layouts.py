@@ -91,3 +91,19 @@ def test_the_same_gradient(
         assert error < 1e-5, f"{name}: relative error {error:.1e}"  # worst seen 1.1e-6: float32 sums in another order
     for step in range(3):
         torch.testing.assert_close(found[f"losses {step}"], reference[f"losses {step}"], rtol=2e-3, atol=1e-4)
+
+
+PLAIN = [
+    f"objective.{name}_weight=0" for name in ("policy_gradient", "masked_task", "masked_base", "shown_task", "entropy")
+]
+
+
+def test_plain_tuning_has_the_same_gradient(tiny_model: Path, tmp_path: Path) -> None:
+    """It takes a way of its own through the round: every prompt is read once."""
+    alone = play(tiny_model, tmp_path / "alone", *PLAIN, ranks=1)
+    split = [*PLAIN, DEEP, "training.zero_stage=2", "training.micro_batch_size=2"]
+    found = play(tiny_model, tmp_path / "split", *split, ranks=2)
+    assert "adversary" not in alone
+    assert (found["gradient"] - alone["gradient"]).norm() / alone["gradient"].norm() < 1e-5
+    for step in range(3):
+        torch.testing.assert_close(found[f"losses {step}"], alone[f"losses {step}"], rtol=2e-3, atol=1e-4)
