@@ -15,6 +15,7 @@ from afa_llm.engine_assembly import build_service
 from afa_llm.material import Material
 from afa_llm.models.adapters import attach_lora, load_adapter, load_base
 from afa_llm.models.decoder import Decoder, choose_layers
+from afa_llm.models.positions import room_for_prompts
 from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.rollouts.generator import AskableGenerator, TransformersGenerator
 from afa_llm.rollouts.infill import Infiller
@@ -89,13 +90,15 @@ def build_infiller(
         proposer = LocalProposer(service.fleet, world.beat)
     settings = config.masking.infill
     vocabulary = load_vocabulary(material.tokenizer)
+    # Other words may have more tokens than those they stand in for.
+    room = room_for_prompts(config.model, [material.answers])
     return Infiller(
         proposer,
         vocabulary,
         settings.candidates,
         settings.temperature,
         settings.lookahead,
-        longest=config.data.max_tokens,
+        longest=config.data.max_tokens if room is None else min(room, config.data.max_tokens),
     )
 
 

@@ -131,6 +131,11 @@ class Evaluation(Section):
     through_engine: bool = Field(
         False, description="prompts of before and after are answered by the engine of rollouts.backend too"
     )
+    before_folder: str | None = Field(
+        None,
+        description="folder where the base's measurement is kept, and found by runs with the same base, prompts and "
+        "settings; none: every run measures it",
+    )
     lexicon: str | None = Field(
         None, description="text file with an opinion word a line: decisive words of reviews without a rationale"
     )

@@ -17,6 +17,7 @@ from afa_llm.data.suites import resolve_suites
 from afa_llm.data.words import split_words
 from afa_llm.errors import AfaError, StoppedError
 from afa_llm.evaluation.focus_reader import FocusReader
+from afa_llm.kept_before import measure_before
 from afa_llm.material import Material, prepare
 from afa_llm.models.adapters import check_adapter
 from afa_llm.models.decoder import Decoder
@@ -91,7 +92,7 @@ def train(config: Config) -> Path:
             prompts, deliver = material.train_prompts, service.deliver if service and generator else None
             trainer = Trainer(config, world, adversarial_round, engine, prompts, folder, validate, deliver)
             world.tell(f"{len(prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
-            before = measure_phase(config, material, decoder, world, clock, "before", service)
+            before = measure_before(config, material, decoder, world, clock, service)
             with clock.phase("training"):
                 trainer.resume()
                 save_settings(config, folder, world)
@@ -121,7 +122,7 @@ def evaluate(config: Config, adapter: Path | None) -> Path:
         write_quarantine(folder, material, world)
         with _engines(config, material, decoder, None, world, clock, folder) as service:
             with decoder.base():
-                before = measure_phase(config, material, decoder, world, clock, "before", service)
+                before = measure_before(config, material, decoder, world, clock, service)
             if service and adapter is not None:
                 service.deliver(1)
             after = (

@@ -23,6 +23,8 @@ from afa_llm.errors import AfaError
 ROOT = Place(Benchmark)
 RESERVED = ("name", "output_dir", "seed", "overwrite", "resume")
 """Of `run`: the matrix sets them."""
+BEFORE_FOLDER = "_before"
+"""Beside the data sets' folders; no data set can be called so."""
 
 
 def load_benchmark(path: str, overrides: Iterable[str] = ()) -> Benchmark:
@@ -77,7 +79,11 @@ def match_operations(config: Config, other: Config) -> Config:
 def _cell(benchmark: Benchmark, data_set: str, arm: str, how: Arm, seed: int, config: Config) -> Cell:
     place = Path(benchmark.output_dir) / benchmark.name / data_set / arm
     run = config.run.model_copy(update={"name": f"seed{seed}", "output_dir": str(place), "seed": seed})
-    return Cell(data_set, arm, seed, how.kind, config.model_copy(update={"run": run}))
+    evaluation = config.evaluation
+    if benchmark.share_before and evaluation.before_folder is None:
+        shared = str(Path(benchmark.output_dir) / benchmark.name / BEFORE_FOLDER)
+        evaluation = evaluation.model_copy(update={"before_folder": shared})
+    return Cell(data_set, arm, seed, how.kind, config.model_copy(update={"run": run, "evaluation": evaluation}))
 
 
 def _values(start: Mapping[str, Any], benchmark: Benchmark, data: DataSet, arm: Arm) -> dict[str, Any]:

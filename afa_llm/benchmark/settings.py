@@ -54,6 +54,9 @@ class Benchmark(Section):
     arms: dict[str, Arm] = Field(default={}, description="name -> how the cells of an arm differ from base")
     data_sets: dict[str, DataSet] = Field(default={}, description="name -> the reviews of its cells")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="run.seed of the cells; the same for every arm")
+    share_before: bool = Field(
+        True, description="cells that would measure the same base under the same prompts take it from one another"
+    )
     reference: str = Field("", description="arm that the others are compared with")
     goals: dict[str, Goal] = Field(default={}, description="name -> a claim to check")
     show: str = Field("", description="arm whose reviews the gallery shows beside the reference; empty: the last one")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import resource
@@ -12,9 +11,9 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-import afa_llm
 from afa_llm.doctor.findings import Facts, Gpu
 from afa_llm.doctor.inputs import look_at
+from afa_llm.fingerprint import source_fingerprint
 
 PACKAGES = (
     "torch",
@@ -70,14 +69,6 @@ def collect(inputs: Mapping[str, str]) -> Facts:
         infiniband=_has_entries("/sys/class/infiniband"),
         inputs={setting: look_at(setting, path) for setting, path in inputs.items()},
     )
-
-
-def source_fingerprint() -> str:
-    """Of all Python files of afa_llm."""
-    digest, package = hashlib.sha256(), Path(str(afa_llm.__file__)).parent
-    for file in sorted(package.rglob("*.py")):
-        digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def _version(name: str) -> str | None:

@@ -154,10 +154,13 @@ def write_items(path: Path, records: Sequence[ItemRecord]) -> None:
 
 def read_items(path: Path) -> list[ItemRecord]:
     """The records of `write_items`. Raises AfaError that names the line where one is not a record."""
-    return [_record(values, f"{path}: record {number}") for number, values in enumerate(json_files.read_lines(path), 1)]
+    return [
+        record_of(values, f"{path}: record {number}") for number, values in enumerate(json_files.read_lines(path), 1)
+    ]
 
 
-def _record(values: dict[str, Any], where: str) -> ItemRecord:
+def record_of(values: dict[str, Any], where: str) -> ItemRecord:
+    """The record of its fields as JSON has them. Raises AfaError that begins with `where`."""
     wanted = {field.name for field in fields(ItemRecord)}
     values = {"pair": "", "side": ""} | values  # absent in files of earlier versions
     if set(values) != wanted:

@@ -24,16 +24,25 @@ def most_positions(settings: Model) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
+def room_for_prompts(settings: Model, answers: Iterable[AnswerWords]) -> int | None:
+    """The longest prompt in tokens that leaves room for every answer; None where config.json sets no limit.
+
+    Raises AfaError without one.
+    """
+    most = most_positions(settings)
+    beside = max(len(ids) for words in answers for ids in words.token_ids) - 1  # the last answer token is never read
+    return None if most is None else most - beside
+
+
 def check_positions(settings: Model, prompts: Iterable[Prompt], answers: Iterable[AnswerWords]) -> None:
     """Raises AfaError where a prompt with its answer is longer than the model can read.
 
     A table of positions would be read past its end (GPT-2), rotary ones answer noise beyond what they were trained for.
     """
-    room = most_positions(settings)
+    room = room_for_prompts(settings, answers)
     longest = max(prompts, key=lambda prompt: len(prompt.token_ids), default=None)
     if room is None or longest is None:
         return
-    room -= max(len(ids) for words in answers for ids in words.token_ids) - 1  # the last answer token is never read
     if len(longest.token_ids) > room:
         raise AfaError(
             f"{longest.example.example_id}: a prompt of {len(longest.token_ids)} tokens, model.path = {settings.path} "

@@ -1,0 +1,140 @@
+"""The base's measurement, kept for runs that would measure the same again: the arms of a benchmark share it.
+
+What is kept is named by everything that it depends on (the base's weights, every prompt's tokens, the settings of the
+measurement, seed, code and libraries), so that a run with anything else measures anew.
+
+Legend: N reviews, W words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afa_llm.config import Config
+from afa_llm.evaluation import json_files
+from afa_llm.evaluation.estimates import Floats
+from afa_llm.evaluation.faithfulness import Removal, RemovalScores
+from afa_llm.evaluation.focus_quality import FocusScores
+from afa_llm.evaluation.prompted_sentiment import record_of
+from afa_llm.evaluation.results import library_versions
+from afa_llm.evaluation.word_frequencies import WordFrequencies
+from afa_llm.fingerprint import source_fingerprint
+from afa_llm.material import Material
+from afa_llm.models.adapters import model_location
+from afa_llm.models.decoder import Decoder
+from afa_llm.rollouts.engine_service import EngineService
+from afa_llm.run_results import Clock, Phase, measure_phase
+from afa_llm.training.distributed import World
+
+READING_ONLY = {"before_folder", "bootstrap_samples", "confidence", "headline_calibration"}
+"""Of `evaluation`: what is made of a measurement, not what is measured."""
+
+
+def measure_before(
+    config: Config,
+    material: Material,
+    decoder: Decoder,
+    world: World,
+    clock: Clock,
+    service: EngineService | None = None,
+) -> Phase:
+    """`measure_phase` of the base, or what is kept of it in `evaluation.before_folder`. Every rank calls it.
+
+    An engine's answers are never kept: base and tuned model go through the same engine.
+    """
+    folder = config.evaluation.before_folder
+    if folder is None or config.evaluation.through_engine:
+        return measure_phase(config, material, decoder, world, clock, "before", service)
+    path = Path(folder) / f"{fingerprint(config, material, decoder)}.json"
+    with clock.phase("before"):
+        kept: Phase | None = world.from_leader(read_phase(path) if world.leads else None)
+    if kept is not None:
+        world.tell(f"before: as measured by another run of the same base, prompts and settings ({path})")
+        return kept
+    found = measure_phase(config, material, decoder, world, clock, "before", service)
+    if world.leads:
+        json_files.write_json(path, vars(found))
+    return found
+
+
+def fingerprint(config: Config, material: Material, decoder: Decoder) -> str:
+    """24 hex digits of everything that a measurement of the base depends on."""
+    depends = {
+        "code": source_fingerprint(),
+        "versions": library_versions(),
+        "model": config.model.model_dump(mode="json"),
+        "weights": _weights(config, decoder),
+        "layers": decoder.layers,
+        "device": decoder.device.type,
+        "seed": config.run.seed,
+        "evaluation": config.evaluation.model_dump(mode="json", exclude=READING_ONLY),
+        "answers": material.answers,
+        "prompts": material.prompt_sets,
+        "focus": material.focus_prompts,
+        "counts": WordFrequencies.from_examples(material.train_examples, config.evaluation.rare_quantile),
+    }
+    text = json.dumps(depends, default=vars, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _weights(config: Config, decoder: Decoder) -> Any:
+    """A folder's files by name, size and time of change; the commit of a model from the hub."""
+    folder = Path(model_location(config.model.path))
+    if not folder.is_dir():
+        return str(getattr(decoder.model.config, "_commit_hash", None))
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return [(str(folder.resolve()), file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def read_phase(path: Path) -> Phase | None:
+    """What is kept under this name; None where there is nothing, or nothing that can be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        items = [record_of(item, str(path)) for item in values["items"]]
+        focus = {title: (_rows(rows), _scores(scores)) for title, (rows, scores) in values["focus"].items()}
+    except Exception:  # a file that somebody changed may be anything: it is measured anew and written over
+        return None
+    return Phase(items, focus)
+
+
+def _scores(values: dict[str, Any]) -> FocusScores:
+    removal = values["removal"]
+    return FocusScores(
+        values={name: _numbers(row) for name, row in values["values"].items()},
+        chance={name: _numbers(row) for name, row in values["chance"].items()},
+        removal=RemovalScores(
+            probability_NC=_numbers(removal["probability_NC"]),
+            prediction_N=np.array(removal["prediction_N"], dtype=np.int64),
+            focus=_removal(removal["focus"]),
+            random=_removal(removal["random"]),
+            matched=_removal(removal["matched"]),
+            others={name: _removal(other) for name, other in removal["others"].items()},
+            all_hidden_N=_numbers(removal["all_hidden_N"]),
+            leave_one_out_N=tuple(None if row is None else _numbers(row) for row in removal["leave_one_out_N"]),
+        ),
+    )
+
+
+def _removal(values: dict[str, Any]) -> Removal:
+    return Removal(**{name: _numbers(row) for name, row in values.items()})
+
+
+def _rows(values: list[Any]) -> list[Floats]:
+    return [_numbers(row) for row in values]
+
+
+def _numbers(values: list[Any]) -> Floats:
+    """NaN stands as null in JSON."""
+    return np.array(
+        [[_number(x) for x in row] if isinstance(row, list) else _number(row) for row in values], dtype=np.float64
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
