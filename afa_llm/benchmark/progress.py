@@ -14,6 +14,7 @@ from rich.table import Table
 
 from afa_llm.benchmark.cell_process import progress
 from afa_llm.benchmark.cells import Cell
+from afa_llm.benchmark.passes import operations_per_review
 from afa_llm.benchmark.runner import Status
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.json_files import read_json
@@ -97,25 +98,42 @@ class ProgressTable:
         return escape(status.message)
 
     def left(self, statuses: Sequence[Status]) -> float | None:
-        """Seconds until all is done, from how long like cells took; None before one has ended."""
+        """Seconds until all is done, from how long like cells took; None while a kind of cell is yet unknown."""
         known = [status for status in statuses if status.state == "done" and duration(status)]
-        if not known:
-            return None
         total = 0.0
         for status in statuses:
-            if status.state in ("waiting", "elsewhere"):
-                total += expected(status.cell, known)
-            elif status.state == "running":
-                run = time.monotonic() - self.began.get(status.cell.name, time.monotonic())
-                total += max(0.0, expected(status.cell, known) - run)
+            if status.state not in ("waiting", "elsewhere", "running"):
+                continue
+            seconds = expected(status.cell, known)
+            if seconds is None:
+                return None
+            if status.state == "running":
+                seconds -= time.monotonic() - self.began.get(status.cell.name, time.monotonic())
+            total += max(0.0, seconds)
         return total / self.jobs
 
 
-def expected(cell: Cell, known: Sequence[Status]) -> float:
-    """Mean time of the cells most like this one: same arm and data set, else same arm, else all."""
+def expected(cell: Cell, known: Sequence[Status]) -> float | None:
+    """Mean time of the cells most like this one: same arm and data set, else same arm, else same kind by their work.
+
+    None where no cell of its kind is known: a prompted one tells nothing of one that trains.
+    """
     like = [s for s in known if (s.cell.data_set, s.cell.arm) == (cell.data_set, cell.arm)]
     like = like or [s for s in known if s.cell.arm == cell.arm]
-    return mean(duration(status) for status in like or known)
+    if like:
+        return mean(duration(status) for status in like)
+    kin = [s for s in known if s.cell.kind == cell.kind and s.cell.data_set == cell.data_set]
+    kin = kin or [s for s in known if s.cell.kind == cell.kind]
+    return mean(duration(s) * _work(cell) / _work(s.cell) for s in kin) if kin else None
+
+
+def _work(cell: Cell) -> float:
+    """Operations of a cell in a unit that cells of one kind on one data set share."""
+    if cell.kind == "prompted":
+        return 1.0
+    with suppress(AfaError):  # infill: nobody knows before
+        return operations_per_review(cell.config) * cell.config.training.epochs
+    return 1.0
 
 
 def duration(status: Status) -> float:
