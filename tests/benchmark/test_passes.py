@@ -19,6 +19,7 @@ MORE = {
     "base": ["reward.source=probability_drop", "rollouts.reader=base", "objective.masked_base_weight=1"],
     "shown": ["masking.direction=attended", "objective.shown_task_weight=1"],
     "two parts": ["training.micro_batch_size=4"],
+    "plain, two parts": ["objective.policy_gradient_weight=0", "training.micro_batch_size=4"],
     "dropout": ["lora.dropout=0.1"],
 }
 
@@ -29,7 +30,7 @@ def test_passes(tiny_model: Path, arm: str) -> None:
     prompt = parts.batches(1)[0].prompts[0]
     parts.material.train_prompts[:] = [prompt] * 8  # of one length: no padding, so tokens tell passes
     parts.decoder.tokens = PassTokens()
-    parts.gradient(parts.batches(*([4, 4] if arm == "two parts" else [8])))
+    parts.gradient(parts.batches(*([4, 4] if "two parts" in arm else [8])))
     tokens = 8 * len(prompt.token_ids)
     found = (parts.decoder.tokens.forward / tokens, parts.decoder.tokens.backward / tokens)
     assert found == passes_per_review(parts.config)
