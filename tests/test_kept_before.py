@@ -74,7 +74,6 @@ def test_what_is_kept_is_what_was_measured(tiny_model: Path, tmp_path: Path, no_
 @pytest.mark.parametrize(
     "change",
     [
-        "run.seed=1",
         "evaluation.focus_samples=5",
         "prompts.evaluation=[overall_it_was]",
         "data.train.max_samples=41",
@@ -85,6 +84,18 @@ def test_what_is_kept_is_what_was_measured(tiny_model: Path, tmp_path: Path, no_
 )
 def test_whatever_changes_the_measurement_has_another_name(tiny_model: Path, change: str) -> None:
     assert name_of(settings(tiny_model)) != name_of(settings(tiny_model, change))
+
+
+def test_another_seed_has_another_name(tiny_model: Path, tmp_path: Path) -> None:
+    """It orders the random words, even where it draws no reviews."""
+    text = "".join(
+        json.dumps({"text": f"a film of some kind {word}", "label": n % 2}) + "\n" for n, word in enumerate("abcdef")
+    )
+    (tmp_path / "r.jsonl").write_text(text)
+    (tmp_path / "s.jsonl").write_text(text.replace("film", "play"))
+    data = [f"data.train.path={tmp_path / 'r.jsonl'}", f"data.evaluation=[{{path: {tmp_path / 's.jsonl'}}}]"]
+    assert name_of(settings(tiny_model, *data)) == name_of(settings(tiny_model, *data))
+    assert name_of(settings(tiny_model, *data)) != name_of(settings(tiny_model, *data, "run.seed=1"))
 
 
 def test_other_weights_in_the_same_folder_have_another_name(tiny_model: Path, tmp_path: Path) -> None:
