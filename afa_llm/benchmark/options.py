@@ -24,7 +24,7 @@ stop the others. At the end output_dir/name/ holds report.html, benchmark.json, 
 
 EPILOG = """examples:
   afa benchmark configs/benchmark_pocket.yaml --dry-run
-  afa benchmark configs/benchmark_pocket.yaml --only 'planted/*'
+  afa benchmark configs/benchmark_arms.yaml --only 'planted/*'
   AFA_DATA=DIR afa benchmark configs/benchmark_pocket.yaml --only 'sst2/*' seeds='[0, 1]' \\
       base.settings.training.max_steps=20
   CUDA_VISIBLE_DEVICES=0,1,2,3 afa benchmark CONFIG --jobs 2 --launcher 'deepspeed --num_gpus 2' \\
