@@ -14,7 +14,7 @@ test: $(READY)  ## the default tests
 
 test-slow: $(READY)  ## the tests that take minutes each, with the programs that two nodes on one machine need
 	bash tools/test_programs.sh
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow or system"
 
 check: $(READY)  ## format, lint, types, import floors
 	$(BIN)/ruff format --check .

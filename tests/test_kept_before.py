@@ -86,16 +86,13 @@ def test_whatever_changes_the_measurement_has_another_name(tiny_model: Path, cha
     assert name_of(settings(tiny_model)) != name_of(settings(tiny_model, change))
 
 
-def test_another_seed_has_another_name(tiny_model: Path, tmp_path: Path) -> None:
-    """It orders the random words, even where it draws no reviews."""
-    text = "".join(
-        json.dumps({"text": f"a film of some kind {word}", "label": n % 2}) + "\n" for n, word in enumerate("abcdef")
-    )
-    (tmp_path / "r.jsonl").write_text(text)
-    (tmp_path / "s.jsonl").write_text(text.replace("film", "play"))
-    data = [f"data.train.path={tmp_path / 'r.jsonl'}", f"data.evaluation=[{{path: {tmp_path / 's.jsonl'}}}]"]
-    assert name_of(settings(tiny_model, *data)) == name_of(settings(tiny_model, *data))
-    assert name_of(settings(tiny_model, *data)) != name_of(settings(tiny_model, *data, "run.seed=1"))
+def test_another_seed_has_another_name(tiny_model: Path) -> None:
+    """It orders the random words, even where the same prompts are asked."""
+    config = settings(tiny_model)
+    material = prepare(config)
+    decoder = build_decoder(config, material, WORLD.device)
+    other = config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})})
+    assert fingerprint(other, material, decoder) != fingerprint(config, material, decoder)
 
 
 def test_other_weights_in_the_same_folder_have_another_name(tiny_model: Path, tmp_path: Path) -> None:

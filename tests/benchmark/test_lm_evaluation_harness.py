@@ -28,7 +28,6 @@ from afa_llm.run_results import TokenIdAnswers
 
 LABELS = ("negative", "positive")
 REVIEWS = 60
-REASON = "lm-evaluation-harness is not installed (pip install 'afa-llm[compare]')"
 
 
 def task_of_the_harness(file: Path) -> dict:
@@ -41,7 +40,7 @@ def task_of_the_harness(file: Path) -> dict:
 
 
 def test_sst2_scores_agree(tmp_path: Path) -> None:
-    lm_eval = pytest.importorskip("lm_eval", reason=REASON)
+    import lm_eval  # takes seconds, and only this test wants it
     from lm_eval.models.huggingface import HFLM
 
     examples = planted_examples("test", REVIEWS, 0)

@@ -14,7 +14,7 @@ import pytest
 from needs import needs
 from private_ssh import HOSTS, PrivateSsh, missing_for_ssh, private_ssh
 
-pytestmark = [pytest.mark.slow, needs(missing_for_ssh())]
+pytestmark = [pytest.mark.slow, pytest.mark.system, needs(missing_for_ssh())]
 
 
 @pytest.fixture(scope="module")

@@ -169,6 +169,7 @@ def test_ranks_end_when_their_launcher_is_killed(start_job: Callable, tiny_model
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_a_full_disk_ends_with_its_path_and_resumes(
     start_job: Callable, afa: Callable, tiny_model: Path, tmp_path: Path
 ) -> None:

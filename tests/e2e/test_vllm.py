@@ -17,7 +17,7 @@ from small_run import adapter, metrics, timeless
 if TYPE_CHECKING:
     from conftest import Job
 
-pytestmark = [pytest.mark.slow, needs_vllm]
+pytestmark = [pytest.mark.vllm, needs_vllm]
 RUN = [
     "train",
     "model.quantization=none",

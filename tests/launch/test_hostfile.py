@@ -14,6 +14,7 @@ from private_ssh import HOSTS, PrivateSsh, missing_for_ssh, private_ssh
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.system,
     needs(missing_for_ssh("pdsh")),
 ]
 

@@ -147,6 +147,7 @@ def namespaces() -> Iterator[list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_across_network_namespaces(
     start: Callable, job: list[str], tmp_path: Path, single_node: Path, namespaces: list[str]
 ) -> None:
@@ -156,6 +157,7 @@ def test_across_network_namespaces(
 
 
 @pytest.mark.slow
+@pytest.mark.system
 @needs(missing_for_ssh("pdsh"))
 def test_hostfile_over_ssh(
     start: Callable, job: list[str], tmp_path: Path, single_node: Path, environment: dict[str, str]

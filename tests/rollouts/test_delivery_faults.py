@@ -16,7 +16,7 @@ from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.rollouts.fleet import Fleet
 from afa_llm.rollouts.replica import Replica
 
-pytestmark = [pytest.mark.slow, needs_vllm]
+pytestmark = [pytest.mark.vllm, needs_vllm]
 
 
 @pytest.fixture

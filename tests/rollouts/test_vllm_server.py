@@ -26,7 +26,7 @@ from afa_llm.rollouts.replica import Replica
 from afa_llm.rollouts.vllm_client import EngineClient, EngineRefusalError
 from afa_llm.rollouts.vllm_server import ServerGenerator
 
-pytestmark = [pytest.mark.slow, needs_vllm]
+pytestmark = [pytest.mark.vllm, needs_vllm]
 CLOSE = 1e-5  # worst case measured: 5.8e-6
 
 

@@ -120,6 +120,7 @@ def test_old_ranks_are_dealt_out_to_new_ones(tmp_path: Path) -> None:
     assert [ranks_of(r, 4) for r in range(4)] == [[0], [1], [2], []]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", ["full", "read-only"])
 def test_a_failed_save_names_the_path_and_leaves_the_old_one(tmp_path: Path, kind: str) -> None:
     """A real full disk (1 MB) or read-only one."""
@@ -138,7 +139,7 @@ def test_a_failed_save_names_the_path_and_leaves_the_old_one(tmp_path: Path, kin
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A file system of one megabyte in memory, mounted for the test; skips where mounting is not allowed."""
+    """A file system of one megabyte in memory, mounted for the test."""
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
     if mounted.returncode:
