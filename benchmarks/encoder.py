@@ -23,8 +23,8 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from afa_llm.evaluation.focus_quality import focus_scores
 from afa_llm.evaluation.focus_reader import FocusReader
 from afa_llm.evaluation.significance import mcnemar
 from afa_llm.evaluation.word_frequencies import WordFrequencies
+from afa_llm.models.decoder import answering, choose_layers
 from afa_llm.models.pass_tokens import PassTokens
 from afa_llm.records import AnswerWords, DecoderReading, Example, Prompt, View
 from afa_llm.training.adversarial_round import AdversarialRound
@@ -51,6 +52,7 @@ from afa_llm.training.feedback import Feedback
 from afa_llm.training.looking import Looker
 from afa_llm.training.masker import Masker
 from afa_llm.training.schedules import warmed_up
+from afa_llm.training.trainer import planned_steps
 
 ANSWERS = AnswerWords(("negative", "positive"), ((0,), (1,)))
 BASE = (
@@ -102,16 +104,9 @@ class EncoderReader:
                 norms.append(value_BTHD.norm(dim=-1).transpose(1, 2))
         return rows_LBHT, torch.stack(norms)
 
-    @contextmanager
-    def answering(self) -> Iterator[None]:
+    def answering(self) -> AbstractContextManager[None]:
         """No gradient and no dropout inside."""
-        before = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.model.train(before)
+        return answering(self.model)
 
     def _pass(self, view: View) -> tuple[Any, torch.Tensor, torch.Tensor]:
         self.tokens.add(view.input_ids_BT.numel(), torch.is_grad_enabled())
@@ -128,16 +123,16 @@ class EncoderReader:
         return output, rows_LBHT, first_B
 
 
-def load_reader(folder: Path, pad_token_id: int, seed: int) -> EncoderReader:
+def load_reader(config: Config, folder: Path, pad_token_id: int) -> EncoderReader:
     """The pretrained encoder under a fresh head. Without dropout, as the pocket model: a round with it reads clean
     prompts twice."""
-    torch.manual_seed(seed)
+    torch.manual_seed(config.run.seed)
     encoder = AutoModel.from_pretrained(folder, attn_implementation="eager", add_pooling_layer=False)
     for module in encoder.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    depth = encoder.config.num_hidden_layers
-    return EncoderReader(Classifier(encoder, 2), tuple(range(depth // 2, depth)), pad_token_id)
+    layers = choose_layers(config.attention.layers, encoder.config.num_hidden_layers)
+    return EncoderReader(Classifier(encoder, 2), layers, pad_token_id)
 
 
 def load_prompts(config: Config, path: Path, tokenizer: Any, **changes: Any) -> list[Prompt]:
@@ -165,7 +160,7 @@ def train(config: Config, reader: EncoderReader, prompts: Sequence[Prompt]) -> d
     play = AdversarialRound(looker, feedback, engine, config, world).play
     lengths, last = [len(prompt.token_ids) for prompt in prompts], {}
     steps_per_epoch = -(-len(prompts) // settings.reviews_per_step)
-    total = int(steps_per_epoch * settings.epochs)
+    total = planned_steps(settings, len(prompts))
     reader.model.train()
     for step in range(total):
         epoch, place = divmod(step, steps_per_epoch)
@@ -196,6 +191,27 @@ def focus_numbers(
     return found | {"auprc_chance": float(np.nanmean(scores.chance["auprc"]))}
 
 
+def run_arm(
+    config: Config, folder: Path, tokenizer: Any, options: argparse.Namespace
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Train and measure: which dev reviews are answered rightly, [N] bool, and the numbers of the arm."""
+    prompts = load_prompts(config, options.data / "train.jsonl", tokenizer)
+    held_out = load_prompts(config, options.data / "dev.jsonl", tokenizer, max_samples=None)
+    reader = load_reader(config, folder, tokenizer.pad_token_id)
+    began = time.process_time()
+    last = train(config, reader, prompts)
+    numbers = {"reviews": len(prompts), "cpu_seconds": time.process_time() - began}
+    right_N = right_answers(reader, held_out)
+    numbers["accuracy"] = float(right_N.mean())
+    numbers |= focus_numbers(config, reader, held_out[: options.focus_samples], prompts)
+    unmarked = {"words_column": None, "rationale_column": None, "rationale_neutral": None}
+    for path in options.others:
+        other = load_prompts(config, path, tokenizer, max_samples=options.others_samples, **unmarked)
+        numbers[f"accuracy_{path.parent.name}"] = float(right_answers(reader, other).mean())
+    wanted = ("task_loss", "adversary_auroc", "adversary_advantage_over_random")
+    return right_N, numbers | {name: last[name] for name in wanted if name in last}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -216,22 +232,9 @@ def main() -> None:
     first_N: np.ndarray | None = None
     for arm in options.only:
         config = load_config(None, [*BASE, *ARMS[arm], f"run.seed={options.seed}", *options.settings])
-        prompts = load_prompts(config, options.data / "train.jsonl", tokenizer)
-        held_out = load_prompts(config, options.data / "dev.jsonl", tokenizer, max_samples=None)
-        reader = load_reader(folder, tokenizer.pad_token_id, options.seed)
-        began = time.process_time()
-        last = train(config, reader, prompts)
-        line = {"arm": arm, "seed": options.seed, "reviews": len(prompts), "cpu_seconds": time.process_time() - began}
-        right_N = right_answers(reader, held_out)
+        right_N, numbers = run_arm(config, folder, tokenizer, options)
         first_N = right_N if first_N is None else first_N
-        line |= {"accuracy": float(right_N.mean()), "p_against_first": mcnemar(first_N, right_N).p_value}
-        line |= focus_numbers(config, reader, held_out[: options.focus_samples], prompts)
-        for path in options.others:
-            unmarked = {"words_column": None, "rationale_column": None, "rationale_neutral": None}
-            other = load_prompts(config, path, tokenizer, max_samples=options.others_samples, **unmarked)
-            line[f"accuracy_{path.parent.name}"] = float(right_answers(reader, other).mean())
-        wanted = ("task_loss", "adversary_auroc", "adversary_advantage_over_random")
-        line |= {name: last[name] for name in wanted if name in last}
+        line = {"arm": arm, "seed": options.seed, **numbers, "p_against_first": mcnemar(first_N, right_N).p_value}
         text = json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()})
         print(text, flush=True)
         if options.out:

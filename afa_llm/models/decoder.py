@@ -9,7 +9,7 @@ Legend: B rows, T tokens, L captured layers, H query heads, D hidden size, C lab
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -90,16 +90,9 @@ class Decoder:
         with disable():
             yield
 
-    @contextmanager
-    def answering(self) -> Iterator[None]:
+    def answering(self) -> AbstractContextManager[None]:
         """No gradient and no dropout inside; training mode is restored after."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.model.train(was_training)
+        return answering(self.model)
 
     def _rows_alone(self, view: View, value_norms: bool = False) -> RowRequest:
         with torch.no_grad():
@@ -177,6 +170,18 @@ class Decoder:
         return DecoderReading(
             label_BC, hidden_ND.unflatten(0, (B, C))[:, 0], rows_LBHT, logprob_BCAV[:, 0, 0] if vocabulary else None
         )
+
+
+@contextmanager
+def answering(model: nn.Module) -> Iterator[None]:
+    """No gradient and no dropout inside; training mode is restored after."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def append_answers(view: View, ids_CA: torch.Tensor, known_CA: torch.Tensor) -> View:
