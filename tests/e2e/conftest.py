@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+from processes import command_of
 
 from afa_llm.training.distributed import free_port
 
@@ -63,9 +65,10 @@ class Job:
         top = psutil.Process(self.process.pid)
         found = {}
         for process in [top, *top.children(recursive=True)]:
-            words = process.cmdline()
+            words = command_of(process)
             if "afa_llm" in words and not any("deepspeed" in word for word in words[:4]):
-                found[int(process.environ().get("RANK", "0"))] = process
+                with suppress(psutil.NoSuchProcess):
+                    found[int(process.environ().get("RANK", "0"))] = process
         return found
 
     def wait_for(self, ready: Callable[[], bool], what: str, seconds: float = 240) -> None:
@@ -101,9 +104,10 @@ def start_job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     yield start
     for job in jobs:
         if job.process.poll() is None:
-            seen += psutil.Process(job.process.pid).children(recursive=True)
+            with suppress(psutil.NoSuchProcess):
+                seen += psutil.Process(job.process.pid).children(recursive=True)
             job.process.send_signal(signal.SIGKILL)
             job.process.wait()
     for process in seen:
-        if process.is_running():
+        with suppress(psutil.NoSuchProcess):
             process.kill()

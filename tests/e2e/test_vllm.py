@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from needs import needs_vllm
+from processes import command_of
 from small_run import adapter, metrics, timeless
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ CLOSE = 2e-3  # of rewards, which follow log p near certainty; worst case measur
 def engine_of(job: Job) -> list[psutil.Process]:
     """Guard, server and core below rank 0."""
     below = job.ranks()[0].children(recursive=True)
-    assert any("api_server" in " ".join(process.cmdline()) for process in below)
+    assert any("api_server" in " ".join(command_of(process)) for process in below)
     return below
 
 
@@ -88,7 +89,7 @@ def test_both_ranks_end_together_and_leave_no_engine(
     job.wait_for(trains(tmp_path / "runs" / "run"), "two steps", 400)
     ranks, engine = job.ranks(), engine_of(job)
     if fault in ("engine killed", "guard killed"):
-        guards = ["engine_guard" in " ".join(process.cmdline()) for process in engine]
+        guards = ["engine_guard" in " ".join(command_of(process)) for process in engine]
         engine[guards.index(fault == "guard killed")].kill()
     elif fault == "stopped":
         ranks[1].send_signal(signal.SIGTERM)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from processes import command_of
 
 CHECKOUT = Path(__file__).parents[2]
 LAUNCH = CHECKOUT / "launch"
@@ -86,11 +87,7 @@ def _still_there(folder: Path, seconds: float) -> list[str]:
     deadline = time.monotonic() + seconds
     while (left := processes_of(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    commands = []
-    for process in left:
-        with suppress(psutil.NoSuchProcess):
-            commands.append(" ".join(process.cmdline()))
-    return commands
+    return [" ".join(command) for process in left if (command := command_of(process))]
 
 
 def ranks_of(place: Path, count: int, seconds: float = 120) -> list[dict]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from launched import processes_of, ranks_of
+from processes import command_of
 
 
 def stopped(place: Path) -> list[str]:
@@ -32,7 +33,7 @@ def test_usr1_to_every_process_stops_the_ranks(start: Callable, place: Path) -> 
 @pytest.mark.slow
 def test_a_signal_before_the_ranks_listen_waits_for_them(start: Callable, place: Path) -> None:
     script = start("single_node.sh", "c.yaml", RANKS="2", DEAF_SECONDS="4")
-    while not any("deepspeed" in " ".join(process.cmdline()) for process in processes_of(place)):
+    while not any("deepspeed" in " ".join(command_of(process)) for process in processes_of(place)):
         assert script.process.poll() is None
     script.send("SIGTERM")
     code, output = script.end()
@@ -60,7 +61,7 @@ def test_interrupt_reaches_the_ranks(start: Callable, place: Path) -> None:
 def test_ranks_whose_launcher_was_killed_are_ended(start: Callable, place: Path) -> None:
     script = start("single_node.sh", "c.yaml", RANKS="2")
     ranks_of(place, 2)
-    launchers = [p for p in processes_of(place) if "deepspeed.launcher.launch" in p.cmdline()]
+    launchers = [p for p in processes_of(place) if "deepspeed.launcher.launch" in command_of(p)]
     assert len(launchers) == 1
     launchers[0].kill()
     code, output = script.end()

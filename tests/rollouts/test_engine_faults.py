@@ -14,6 +14,7 @@ import psutil
 import pytest
 from faulty_server import FaultyServer
 from needs import needs_vllm
+from processes import command_of
 from real_engine import PATIENCE, SINGLE, Side, foreign_replica, launch, own_replica, prompts
 
 from afa_llm.errors import AfaError
@@ -63,7 +64,7 @@ def kill_server(replica: Replica) -> None:
 
 
 def kill_core(replica: Replica) -> None:
-    next(p for p in processes_of(replica) if "EngineCore" in " ".join(p.cmdline())).kill()
+    next(p for p in processes_of(replica) if "EngineCore" in " ".join(command_of(p))).kill()
 
 
 def stop_all(replica: Replica) -> None:
@@ -203,7 +204,9 @@ def test_nothing_is_left_of_a_server_whose_trainer_is_killed(log: Path) -> None:
         os._exit(0)
     guard = psutil.Process(int(os.read(reading, 20)))
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and not any("EngineCore" in " ".join(p.cmdline()) for p in guard.children(True)):
+    while time.monotonic() < deadline and not any(
+        "EngineCore" in " ".join(command_of(p)) for p in guard.children(True)
+    ):
         time.sleep(0.5)
     processes = [guard, *guard.children(recursive=True)]
     assert len(processes) >= 4  # with the core
