@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from afa_llm.config_section import Section
 
@@ -48,6 +48,11 @@ class Source(Section):
     exclude_ids: str | None = Field(
         None, description="text file with an id a line: these rows are left out, and counted"
     )
+    part: tuple[float, float] | None = Field(
+        None,
+        description="keep this part of the reviews, by a hash of their text: [0, 0.9] of a file to train on and "
+        "[0.9, 1] of the same file to measure on never hold the same review; none: all",
+    )
     words_column: str | None = Field(None, description="column with the review's words (list of strings), if given")
     rationale_column: str | None = Field(
         None, description="column with a number per word of words_column: how decisive it is (0..1), or a class"
@@ -62,6 +67,13 @@ class Source(Section):
     max_samples: int | None = Field(
         None, ge=1, description="use this many rows, drawn evenly by seed (whole pairs, at most so many); none: all"
     )
+
+    @field_validator("part")
+    @classmethod
+    def _part_is_a_range(cls, part: tuple[float, float] | None) -> tuple[float, float] | None:
+        if part is not None and not 0 <= part[0] < part[1] <= 1:
+            raise ValueError("two rising numbers between 0 and 1, such as [0, 0.9]")
+        return part
 
     @property
     def title(self) -> str:

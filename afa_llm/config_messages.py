@@ -27,7 +27,7 @@ def explain(error: ValidationError, values: Mapping[str, Any], root: Place = ROO
             field, _, key = name.rpartition(".")
             found[name] = f"{field}: the name {key} should be text; put it in quotes"
         elif name:
-            found.setdefault(name, _wrong(name, place, value, problem["type"]))
+            found.setdefault(name, _wrong(name, place, value, _wanted(place, problem)))
         else:
             found[""] = problem["msg"].removeprefix("Value error, ")
     return found
@@ -36,7 +36,7 @@ def explain(error: ValidationError, values: Mapping[str, Any], root: Place = ROO
 def _misread(place: Place, value: Any, name: str, root: Place) -> dict[str, str]:
     found: dict[str, str] = {}
     if isinstance(value, bool) and any(kind in (int, float) for kind in place.choices) and bool not in place.choices:
-        found[name] = _wrong(name, place, value, "")
+        found[name] = _wrong(name, place, value, place.wanted)
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             inner_name = f"{name}.{key}" if name else str(key)
@@ -79,12 +79,16 @@ def _locate(location: tuple[Any, ...], values: Mapping[str, Any], root: Place) -
     return ".".join(names), place, value
 
 
-def _wrong(name: str, place: Place, value: Any, problem: str) -> str:
+def _wanted(place: Place, problem: Mapping[str, Any]) -> str:
+    """What a setting should be: by its type, or by a check of its own, whose message says it."""
+    if problem["type"] == "value_error":
+        return str(problem["msg"]).removeprefix("Value error, ")
+    return place.wanted + (" (and finite)" if problem["type"] == "finite_number" else "")
+
+
+def _wrong(name: str, place: Place, value: Any, wanted: str) -> str:
     shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     shown = shown if len(shown) < SHOWN else shown[: SHOWN - 3] + "…"
-    wanted = place.wanted
-    if problem == "finite_number":
-        wanted += " (and finite)"
     if place.is_text and isinstance(value, int | float):
         wanted += "; put it in quotes"
     meaning = f" (it is: {place.field.description})" if place.field and place.field.description else ""

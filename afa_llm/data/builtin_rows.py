@@ -19,6 +19,11 @@ def builtin_examples(source: Source, mapping: LabelMapping) -> list[Example]:
 
     Raises AfaError: unknown name or split, or labels that lack negative or positive.
     """
+    unknown = [name for name in ("where", "exclude_ids", "part") if getattr(source, name)]
+    if unknown:
+        raise AfaError(
+            f"{source.path}: {unknown[0]} is for files and hub data; the builtin sets have max_samples alone"
+        )
     if source.path == "builtin:planted":
         examples = planted_examples(source.split, SIZES.get(source.split, 0), DATA_SEED)
     elif source.path == "builtin:checklist":

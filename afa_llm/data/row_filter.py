@@ -1,12 +1,14 @@
-"""Rows that a setting leaves out, by the value of a column or by id: counted, and not bad."""
+"""Rows that a setting leaves out, by the value of a column, by id, or by a hash of the text: counted, and not bad."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from afa_llm.config_data import Source
+from afa_llm.data.duplicates import normalised
 from afa_llm.data.labels import label_key
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.raw_rows import RawRow
@@ -14,11 +16,11 @@ from afa_llm.errors import AfaError
 
 
 def keep_rows(source: Source, rows: Sequence[RawRow], quarantine: Quarantine) -> Sequence[RawRow]:
-    """The rows that `where` and `exclude_ids` leave, those that don't parse among them; the others are counted.
+    """The rows that `where`, `exclude_ids` and `part` leave, those that don't parse among them; the others are counted.
 
     Raises AfaError: a column of `where` that no row has, no file of ids, or nothing left.
     """
-    if not source.where and not source.exclude_ids:
+    if not source.where and not source.exclude_ids and source.part is None:
         return rows
     _check_columns(source, rows)
     excluded = _ids(source)
@@ -33,7 +35,7 @@ def keep_rows(source: Source, rows: Sequence[RawRow], quarantine: Quarantine) ->
         else:
             kept.append(row)
     if not kept:
-        raise AfaError(f"{source.path}: where and exclude_ids leave no row:\n{quarantine.summary()}")
+        raise AfaError(f"{source.path}: where, exclude_ids and part leave no row:\n{quarantine.summary()}")
     return kept
 
 
@@ -43,7 +45,16 @@ def _left_out_by(source: Source, row: RawRow, wanted: dict[str, set[str | None]]
             return f"where.{column}"
     if source.id_column and str(row.values.get(source.id_column)).strip() in excluded:
         return "exclude_ids"
+    if source.part is not None and not source.part[0] <= _place(source, row) < source.part[1]:
+        return "part"
     return ""
+
+
+def _place(source: Source, row: RawRow) -> float:
+    """In [0, 1), even over texts: where `part` finds a row. The same for the same review, and for all reviews of a pair."""
+    pair = row.values.get(source.pair_column) if source.pair_column else None
+    name = normalised(str(row.values.get(source.text_column))) if pair is None else f"pair {pair}"
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:6], "big") / 2**48
 
 
 def _ids(source: Source) -> set[str]:

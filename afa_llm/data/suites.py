@@ -173,7 +173,8 @@ def _local(suite: Suite, split: str, folder: Path | None) -> dict[str, Any] | No
         known = sorted({f.name.split(".")[0] for p in places for f in p.iterdir() if f.name.endswith(ENDINGS)})
         raise AfaError(
             f"suite:{suite.name}: no split {split!r} in {places[0]}; there are {', '.join(known) or 'none'}; "
-            f"put it there as {split}.jsonl ({_fields(suite)}), or set another split"
+            f"put it there as {split}.jsonl ({_fields(suite)}), or set another split "
+            f"(with part: [0, 0.9] to train on and [0.9, 1] to measure on)"
         )
     present = _columns_of(there[0])
     found = {"path": str(there[0]), "split": split, **_chosen(suite.columns, present)}
