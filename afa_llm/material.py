@@ -99,6 +99,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
     if training:
         _check_masks(config, train_prompts)
         notices += _check_classes(config, train_prompts)
+        _check_rationales(config, train_prompts)
     measured = [prompt for sets in prompt_sets.values() for found in sets for prompt in found.prompts]
     check_positions(
         config.model, [*train_prompts, *validation_prompts, *measured], [b.answer_words for b in builders.values()]
@@ -202,4 +203,14 @@ def _check_masks(config: Config, prompts: Sequence[Prompt]) -> None:
         raise AfaError(
             f"masking.masks_per_review = {masks}: more masks than words, the longest training review has {longest}; "
             f"set at most {longest}"
+        )
+
+
+def _check_rationales(config: Config, prompts: Sequence[Prompt]) -> None:
+    """The control that rewards masks by the annotators' words needs some."""
+    wanted = config.objective.policy_gradient_weight > 0 and config.reward.source == "rationale"
+    if wanted and not any(any(prompt.example.rationale or ()) for prompt in prompts):
+        raise AfaError(
+            f"reward.source = rationale: no training review of {config.data.train.title} has a decisive word marked; set "
+            "data.train.rationale_column (with words_column) or rationale_span_column, or reward.source=adversary"
         )

@@ -3,7 +3,7 @@
 The paper's two roles are one sign: an `unattended` mask wants to deceive the adversary, an `attended` one to be
 detected. The logarithms and the label-aware part are our choice.
 
-Legend: B reviews, K masks per review, C labels.
+Legend: B reviews, K masks per review, W words, C labels.
 """
 
 from __future__ import annotations
@@ -35,6 +35,17 @@ def label_drop(clean_logprob_BC: Tensor, masked_logprob_BKC: Tensor, label_B: Te
 def combine(adversarial_BK: Tensor, drop_BK: Tensor, face_K: Tensor, label_weight: float) -> Tensor:
     """[B, K]: adversarial + η·drop for attended (hiding what it looks at must hurt), - η·drop for unattended masks."""
     return _data(adversarial_BK) + label_weight * _sign(face_K, drop_BK) * _data(drop_BK)
+
+
+def rationale_reward(hidden_BKW: Tensor, rationale_BW: Tensor, face_K: Tensor) -> Tensor:
+    """[B, K]: mean over a mask's hidden words of how decisive annotators call them (0..1); minus that for unattended.
+
+    Control: the reward of a judge who knows the right words, so that a miss is not the judge's. 0 for an empty mask.
+    Source: our choice.
+    """
+    hidden_BKW = hidden_BKW.float()
+    found_BK = (hidden_BKW * _data(rationale_BW)[:, None]).sum(-1) / hidden_BKW.sum(-1).clamp(min=1)
+    return _sign(face_K, found_BK) * found_BK
 
 
 def shuffle(reward_BK: Tensor, face_K: Tensor, noise_BK: Tensor, valid_B: Tensor | None = None) -> Tensor:

@@ -43,17 +43,9 @@ class Feedback:
         """What each mask earns, and which masks teach, into `look`."""
         if not self.looker.gives_feedback:
             return
-        assert look.masks is not None and look.drop_BK is not None
-        settings = self.config.reward
-        if self.adversary is not None and look.pair is not None:
-            logit_BK = self.adversary.detect(look.pair).view_as(look.drop_BK)
-            reward_BK = rewards.combine(
-                rewards.adversarial_reward(logit_BK, self.face_K), look.drop_BK, self.face_K, settings.label_weight
-            )
-            means.add("p_detect", logit_BK.sigmoid(), look.batch.weight_B)
-        else:
-            reward_BK = rewards.combine(torch.zeros_like(look.drop_BK), look.drop_BK, self.face_K, 1.0)
-        if settings.shuffle:
+        assert look.drop_BK is not None
+        reward_BK = self._judge(look, means)
+        if self.config.reward.shuffle:
             noise_BKW = self.looker.masker.noise(
                 look.batch, range(RANDOM_MASK + 1, RANDOM_MASK + 1 + len(self.face_K)), epoch
             )
@@ -68,6 +60,19 @@ class Feedback:
         for face, name in ((1, "attended"), (-1, "unattended")):
             if (self.face_K == face).any():
                 means.add(f"label_drop_{name}", look.drop_BK[:, self.face_K == face], look.batch.weight_B)
+
+    def _judge(self, look: Look, means: Means) -> torch.Tensor:
+        """[B, K]: the reward, by `reward.source`."""
+        assert look.masks is not None and look.drop_BK is not None
+        if self.config.reward.source == "rationale":
+            hidden_BKW = look.masks.hidden_BKW
+            return rewards.rationale_reward(hidden_BKW, rationales(look.batch).to(hidden_BKW.device), self.face_K)
+        if self.adversary is None or look.pair is None:
+            return rewards.combine(torch.zeros_like(look.drop_BK), look.drop_BK, self.face_K, 1.0)
+        logit_BK = self.adversary.detect(look.pair).view_as(look.drop_BK)
+        means.add("p_detect", logit_BK.sigmoid(), look.batch.weight_B)
+        adversarial_BK = rewards.adversarial_reward(logit_BK, self.face_K)
+        return rewards.combine(adversarial_BK, look.drop_BK, self.face_K, self.config.reward.label_weight)
 
     def _make_adversary(self, hidden_size: int) -> Adversary:
         settings = self.config.adversary
@@ -131,6 +136,16 @@ def pair_keys(batch: Batch, masks: Sequence[int]) -> torch.Tensor:
     """A name for each (review, mask), int64 [B·K] on the CPU, row b·K + k."""
     mask_K = torch.tensor(list(masks), dtype=torch.int64)
     return (batch.review_key_B.cpu()[:, None] + mask_K).flatten()
+
+
+def rationales(batch: Batch) -> torch.Tensor:
+    """How decisive annotators call each word, [B, W] in 0..1; 0 where a review has no rationale (nothing is learned
+    from masks that earn the same)."""
+    rationale_BW = torch.zeros(batch.word_mask_BW.shape)
+    for row_W, prompt in zip(rationale_BW, batch.prompts, strict=True):
+        known = (prompt.example.rationale or ())[: len(row_W)]  # a prompt that was cut has fewer words
+        row_W[: len(known)] = torch.tensor(known)
+    return rationale_BW
 
 
 def _is_held_out(batch: Batch) -> torch.Tensor:

@@ -34,6 +34,10 @@ CASES = {
         ["data.train.path=alike.jsonl", "masking.masks_per_review=2"],
         "all 12 reviews to train on are 'positive'",
     ),
+    "no rationale": (
+        ["data.train.path=short.jsonl", "masking.masks_per_review=2", "reward.source=rationale"],
+        "no training review of short_train has a decisive word marked",
+    ),
     "no focus fraction": (["evaluation.focus_fractions=[]"], "evaluation.focus_fractions"),
     "layer out of range": (["attention.layers=[7]", "data.evaluation=[]"], "attention.layers"),
 }

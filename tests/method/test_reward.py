@@ -1,6 +1,6 @@
 """Rewards: signs, worked numbers, no graph.
 
-Legend: B reviews, K masks, C labels.
+Legend: B reviews, K masks, W words, C labels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from afa_llm.errors import AfaError
-from afa_llm.method.reward import adversarial_reward, combine, label_drop, shuffle
+from afa_llm.method.reward import adversarial_reward, combine, label_drop, rationale_reward, shuffle
 
 BOTH = torch.tensor([1, 1, -1, -1])
 
@@ -46,6 +46,13 @@ def test_combine_turns_the_drop_with_the_face() -> None:
     adversarial = torch.tensor([[-1.0, -2.0, -3.0, -4.0]])
     drop = torch.tensor([[2.0, -2.0, 2.0, -2.0]])
     assert combine(adversarial, drop, BOTH, 0.5).tolist() == [[0.0, -3.0, -4.0, -3.0]]
+
+
+def test_rationale_reward_worked_numbers() -> None:
+    """Half of the first mask's words are decisive, the second's are 0.5 and 0, the third is empty."""
+    rationale_BW = torch.tensor([[1.0, 0.5, 0.0, 0.0]])
+    hidden_BKW = torch.tensor([[[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]]]).bool()
+    assert rationale_reward(hidden_BKW, rationale_BW, torch.tensor([1, 1, 1, -1])).tolist() == [[0.5, 0.25, 0.0, -0.75]]
 
 
 def test_rewards_carry_no_graph() -> None:

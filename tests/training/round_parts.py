@@ -71,6 +71,7 @@ class Parts:
 ARMS = {
     "adversary": [],
     "drop": ["reward.source=probability_drop"],
+    "annotators": ["reward.source=rationale"],
     "all terms": [
         "objective.entropy_weight=0.1",
         "objective.kl_weight=0.3",

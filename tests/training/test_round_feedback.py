@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from afa_llm.data.batching import collate
 from afa_llm.method import masked_views
 from afa_llm.method.reward import label_drop
 from afa_llm.method.view_features import FeaturePair
+from afa_llm.training.metrics import Means
 
 
 def test_no_feedback_during_warm_up_but_the_adversary_learns(tiny_model: Path) -> None:
@@ -97,3 +99,28 @@ def test_an_adversary_that_compares_with_random_masks(tiny_model: Path) -> None:
     assert parts.round.feedback.adversary is not None
     assert (parts.round.feedback.adversary.detect(look.random_pair) == 0).all()
     assert parts.gradient(parts.batches(24)).isfinite().all()
+
+
+def test_annotators_reward_masks_by_the_words_they_mark(tiny_model: Path) -> None:
+    """A control: the share of decisive words among those hidden, whatever the model answers."""
+    parts = Parts(tiny_model, "reward.source=rationale", "masking.direction=attended", "masking.rate=0.3")
+    (batch,) = parts.batches(8)
+    looker = parts.round.looker
+    look = looker.look(batch, 0, differentiable=False)
+    parts.round.feedback.reward(look, 0, Means())
+    assert parts.round.feedback.adversary is None and look.reward_BK is not None and look.masks is not None
+    for reward_K, hidden_KW, prompt in zip(look.reward_BK, look.masks.hidden_BKW, batch.prompts, strict=True):
+        assert prompt.example.rationale is not None
+        for reward, hidden_W in zip(reward_K, hidden_KW, strict=True):
+            found = [value for value, hidden in zip(prompt.example.rationale, hidden_W, strict=False) if hidden]
+            assert float(reward) == pytest.approx(sum(found) / len(found))
+    assert look.reward_BK.std() > 0 and look.kept_BK is not None and look.kept_BK.any()
+
+
+def test_reviews_without_a_rationale_teach_nothing_there(tiny_model: Path) -> None:
+    parts = Parts(tiny_model, "reward.source=rationale", "masking.direction=attended")
+    (batch,) = parts.batches(8)
+    bare = [replace(p, example=replace(p.example, rationale=None)) for p in batch.prompts]
+    look = parts.round.looker.look(collate(bare, parts.decoder.pad_token_id), 0, differentiable=False)
+    parts.round.feedback.reward(look, 0, Means())
+    assert look.kept_BK is not None and not look.kept_BK.any()
