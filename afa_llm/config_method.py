@@ -66,8 +66,8 @@ class Adversary(Section):
 class Reward(Section):
     source: Literal["adversary", "probability_drop", "rationale"] = Field(
         "adversary",
-        description="adversary: log P(detected); probability_drop: the fall of log p(label) alone; rationale: the share "
-        "of words that annotators call decisive, a control that says what a perfect judge would reach",
+        description="adversary: log P(detected); probability_drop: the fall of log p(label) alone; rationale: the "
+        "share of words that annotators call decisive, a control that says what a perfect judge would reach",
     )
     label_weight: float = Field(0.0, ge=0, description="η: weight of the label-aware part beside the adversary's")
     normalise: bool = Field(

@@ -211,6 +211,6 @@ def _check_rationales(config: Config, prompts: Sequence[Prompt]) -> None:
     wanted = config.objective.policy_gradient_weight > 0 and config.reward.source == "rationale"
     if wanted and not any(any(prompt.example.rationale or ()) for prompt in prompts):
         raise AfaError(
-            f"reward.source = rationale: no training review of {config.data.train.title} has a decisive word marked; set "
-            "data.train.rationale_column (with words_column) or rationale_span_column, or reward.source=adversary"
+            f"reward.source = rationale: no training review of {config.data.train.title} has a decisive word marked; "
+            "set data.train.rationale_column (with words_column) or rationale_span_column, or reward.source=adversary"
         )

@@ -21,9 +21,9 @@ class Example:
     evaluation.
 
     `words` are the character spans [start, end) in `text`, in order and without overlap. `rationale` has one number per
-    word in [0, 1]: how far annotators call the word decisive; the control reward.source=rationale alone trains on it. `group` names a subpopulation
-    (for worst-group accuracy), or is empty. Reviews of one `pair` belong together (an original and its edits); `side`
-    says which of them this is.
+    word in [0, 1]: how far annotators call the word decisive; only the control reward.source=rationale trains on it.
+    `group` names a subpopulation (for worst-group accuracy), or is empty. Reviews of one `pair` belong together (an
+    original and its edits); `side` says which of them this is.
     """
 
     example_id: str

@@ -51,7 +51,7 @@ def _left_out_by(source: Source, row: RawRow, wanted: dict[str, set[str | None]]
 
 
 def _place(source: Source, row: RawRow) -> float:
-    """In [0, 1), even over texts: where `part` finds a row. The same for the same review, and for all reviews of a pair."""
+    """In [0, 1), even over texts: where `part` finds a row. The same for the same review, and for all of a pair."""
     pair = row.values.get(source.pair_column) if source.pair_column else None
     name = normalised(str(row.values.get(source.text_column))) if pair is None else f"pair {pair}"
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:6], "big") / 2**48
