@@ -43,10 +43,11 @@ class Masking(Section):
 
 
 class Adversary(Section):
-    features: tuple[Literal["hidden", "labels", "focus"], ...] = Field(
-        ("labels",),
+    features: tuple[Literal["hidden", "labels", "shift", "focus"], ...] = Field(
+        ("shift",),
         min_length=1,
-        description="what the adversary sees of a view: hidden state, the labels' answers, shape of the focus",
+        description="what the adversary sees of a view: hidden state, the labels' answers (the right one first), how "
+        "far they moved from those to the whole review, shape of the focus",
     )
     against: Literal["clean", "random"] = Field(
         "random", description="what it tells a policy mask from: the clean view, or a random mask of the same size"
@@ -64,9 +65,10 @@ class Adversary(Section):
 
 
 class Reward(Section):
-    source: Literal["adversary", "probability_drop", "rationale"] = Field(
+    source: Literal["adversary", "answer_shift", "probability_drop", "rationale"] = Field(
         "adversary",
-        description="adversary: log P(detected); probability_drop: the fall of log p(label) alone; rationale: the "
+        description="adversary: log P(detected); answer_shift: how far the answers move, whichever way, without an "
+        "adversary; probability_drop: the fall of log p(label), without an adversary; rationale: the "
         "share of words that annotators call decisive, a control that says what a perfect judge would reach",
     )
     label_weight: float = Field(0.0, ge=0, description="η: weight of the label-aware part beside the adversary's")

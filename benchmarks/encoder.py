@@ -66,6 +66,7 @@ ARMS: dict[str, tuple[str, ...]] = {
         "objective.policy_gradient_weight=0", "objective.masked_task_weight=1", "masking.direction=random",
     ),
     "drop": ("reward.source=probability_drop",),
+    "shift": ("reward.source=answer_shift",),
     "shuffled": ("reward.shuffle=true",),
     "afa": (),
 }  # fmt: skip

@@ -32,6 +32,19 @@ def label_drop(clean_logprob_BC: Tensor, masked_logprob_BKC: Tensor, label_B: Te
     return clean_B1.to(masked_BKC.device) - masked_BKC.gather(-1, index_BK1).squeeze(-1)
 
 
+def answer_shift(clean_logprob_BC: Tensor, masked_logprob_BKC: Tensor) -> Tensor:
+    """[B, K]: how far a mask moves the answers, whichever way: root mean square over the labels of the change of their
+    log-probability, each change less the labels' mean, in nats. With two labels half of what the log-odds move.
+
+    No label is asked for. A word that speaks against the label counts as one that speaks for it does: a fall of
+    log p(y) would punish looking at it, and with it looking at the same word in reviews where it is right. Source: our
+    choice, for the "differences induced by these masks" of the paper.
+    """
+    change_BKC = _data(masked_logprob_BKC) - _data(clean_logprob_BC)[:, None].to(masked_logprob_BKC.device)
+    centred_BKC = change_BKC - change_BKC.mean(-1, keepdim=True)
+    return centred_BKC.square().mean(-1).sqrt()
+
+
 def combine(adversarial_BK: Tensor, drop_BK: Tensor, face_K: Tensor, label_weight: float) -> Tensor:
     """[B, K]: adversarial + η·drop for attended (hiding what it looks at must hurt), - η·drop for unattended masks."""
     return _data(adversarial_BK) + label_weight * _sign(face_K, drop_BK) * _data(drop_BK)

@@ -26,6 +26,8 @@ PROFILE = 5  # largest focus values that are shown, in order
 # (without gain 0.71), a focus shift of 0.05 with 0.68 (0.49); after 40 rounds with 0.92 (0.92) and 0.91 (0.62).
 LABEL_GAIN, FOCUS_GAIN = 4.0, 10.0
 
+SHIFTS = 3  # numbers of `shift`
+
 
 @dataclass(frozen=True)
 class FeaturePair:
@@ -49,24 +51,31 @@ class FeaturePair:
 
 def feature_count(hidden_size: int, labels: int, features: Sequence[str]) -> int:
     """F: how many numbers `view_features` gives for one view."""
-    sizes = {"hidden": hidden_size, "labels": labels + 2, "focus": 3 + PROFILE}
+    sizes = {"hidden": hidden_size, "labels": labels + 2, "shift": SHIFTS, "focus": 3 + PROFILE}
     return sum(sizes[name] for name in _known(features))
 
 
 def view_features(
-    reading: DecoderReading, focus: Focus, visible_BW: Tensor, label_B: Tensor, features: Sequence[str]
+    reading: DecoderReading,
+    focus: Focus,
+    visible_BW: Tensor,
+    label_B: Tensor,
+    features: Sequence[str],
+    whole_BC: Tensor,
 ) -> Tensor:
     """Features [B, F] of one view, detached float32, in the order of `features`.
 
     `hidden`: last hidden state at the readout position, scaled to unit RMS. `labels`: log-probabilities normalised
     over the labels, the review's own label first (then those after it, around), and their entropy (nats), both times 4,
-    and the log of their total probability. `focus`: see
+    and the log of their total probability. `shift`: how far the answers are from `whole_BC`, the labels'
+    log-probabilities where nothing is hidden; see `_shift_profile`, times 4. `focus`: see
     `_focus_profile`, times 10; `visible_BW` are the words visible in *both* views of the pair. Raises AfaError for an
     unknown feature.
     """
     makers: dict[str, Callable[[], Tensor]] = {
         "hidden": lambda: _unit_rms(reading.hidden_BD),
         "labels": lambda: _label_profile(reading.label_logprob_BC, label_B),
+        "shift": lambda: LABEL_GAIN * _shift_profile(reading.label_logprob_BC, whole_BC),
         "focus": lambda: FOCUS_GAIN * _focus_profile(focus.focus_BW, visible_BW),
     }
     return torch.cat([makers[name]().detach().float() for name in _known(features)], dim=-1)
@@ -78,20 +87,23 @@ def pair_features(
     visible_NW: Tensor,
     label_B: Tensor,
     features: Sequence[str],
+    whole_BC: Tensor | None = None,
 ) -> FeaturePair:
     """Features of B clean views against N = B·K masked ones (row b·K + k belongs to review b, whose label is label_B).
 
-    `visible_NW` is the masked views' word mask, which is what both views show. Raises AfaError where N is no multiple
-    of B.
+    `visible_NW` is the masked views' word mask, which is what both views show. `whole_BC`: the labels'
+    log-probabilities where nothing is hidden; none: those of `clean`. Raises AfaError where N is no multiple of B.
     """
     reviews, rows = clean[0].hidden_BD.shape[0], masked[0].hidden_BD.shape[0]
     if reviews == 0 or rows % reviews:
         raise AfaError(f"pair_features: {rows} masked views don't belong to {reviews} clean ones; wanted a multiple")
     reading, focus = _repeat(clean[0], clean[1], rows // reviews)
     label_N = label_B.repeat_interleave(rows // reviews)
+    whole_BC = clean[0].label_logprob_BC if whole_BC is None else whole_BC
+    whole_NC = whole_BC.repeat_interleave(rows // reviews, dim=0)
     return FeaturePair(
-        clean_NF=view_features(reading, focus, visible_NW, label_N, features),
-        masked_NF=view_features(masked[0], masked[1], visible_NW, label_N, features),
+        clean_NF=view_features(reading, focus, visible_NW, label_N, features, whole_NC),
+        masked_NF=view_features(masked[0], masked[1], visible_NW, label_N, features, whole_NC),
     )
 
 
@@ -123,6 +135,21 @@ def _label_profile(label_logprob_BC: Tensor, label_B: Tensor) -> Tensor:
     return torch.cat([LABEL_GAIN * normal_BC, LABEL_GAIN * entropy_B1, mass_B1], dim=-1)
 
 
+def _shift_profile(label_logprob_BC: Tensor, whole_BC: Tensor) -> Tensor:
+    """How far the answers moved, whichever way: RMS of the labels' centred change (nats), total variation, and the
+    change of their entropy (nats), all without sign. Zero where nothing moved.
+    """
+    normal_BC = label_logprob_BC.float().log_softmax(-1)
+    before_BC = whole_BC.float().to(normal_BC.device).log_softmax(-1)
+    change_BC = normal_BC - before_BC
+    centred_BC = change_BC - change_BC.mean(-1, keepdim=True)
+    odds_B1 = centred_BC.square().mean(-1, keepdim=True).sqrt()
+    variation_B1 = (normal_BC.exp() - before_BC.exp()).abs().sum(-1, keepdim=True) / 2
+    entropy_B1 = torch.special.entr(normal_BC.exp()).sum(-1, keepdim=True)
+    before_B1 = torch.special.entr(before_BC.exp()).sum(-1, keepdim=True)
+    return torch.cat([odds_B1, variation_B1, (entropy_B1 - before_B1).abs()], dim=-1)
+
+
 def _focus_profile(focus_BW: Tensor, visible_BW: Tensor) -> Tensor:
     """Shape of the focus over the visible words: entropy / log count, largest, sum of squares, and the top values.
 
@@ -139,7 +166,7 @@ def _focus_profile(focus_BW: Tensor, visible_BW: Tensor) -> Tensor:
 
 
 def _known(features: Sequence[str]) -> Sequence[str]:
-    unknown = set(features) - {"hidden", "labels", "focus"}
+    unknown = set(features) - {"hidden", "labels", "shift", "focus"}
     if unknown or not features:
-        raise AfaError(f"adversary.features = {list(features)}: set one or more of hidden, labels, focus")
+        raise AfaError(f"adversary.features = {list(features)}: set one or more of hidden, labels, shift, focus")
     return features

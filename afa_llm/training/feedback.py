@@ -67,6 +67,9 @@ class Feedback:
         if self.config.reward.source == "rationale":
             hidden_BKW = look.masks.hidden_BKW
             return rewards.rationale_reward(hidden_BKW, rationales(look.batch).to(hidden_BKW.device), self.face_K)
+        if self.config.reward.source == "answer_shift":
+            assert look.shift_BK is not None
+            return rewards.combine(torch.zeros_like(look.shift_BK), look.shift_BK, self.face_K, 1.0)
         if self.adversary is None or look.pair is None:
             return rewards.combine(torch.zeros_like(look.drop_BK), look.drop_BK, self.face_K, 1.0)
         logit_BK = self.adversary.detect(look.pair).view_as(look.drop_BK)

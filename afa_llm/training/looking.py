@@ -43,6 +43,7 @@ class Look:
     pair: FeaturePair | None = None
     random_pair: FeaturePair | None = None
     drop_BK: torch.Tensor | None = None
+    shift_BK: torch.Tensor | None = None
     asked: Asked | None = None
     answers_version: int | None = None
     reward_BK: torch.Tensor | None = None
@@ -77,7 +78,11 @@ class Looker:
     @property
     def judges_answers(self) -> bool:
         """The adversary sees the labels' answers alone, and a generator gives them: no view is read here for it."""
-        return self.has_adversary and self.generator is not None and set(self.config.adversary.features) == {"labels"}
+        return (
+            self.has_adversary
+            and self.generator is not None
+            and set(self.config.adversary.features) <= {"labels", "shift"}
+        )
 
     def look(self, batch: Batch, epoch: int, *, differentiable: bool) -> Look:
         """Clean reading, masks, and what adversary and reward will want of the masked views."""
@@ -144,7 +149,7 @@ class Looker:
             focus = read_focus(masked.rows_LBHT, view.word_of_token_BT, view.word_mask_BW)
             self._pair(look, (clean, clean_focus), (masked, focus), view.word_mask_BW)
         if self.generator is None:
-            self._drop(look, clean.label_logprob_BC, masked.label_logprob_BC)
+            self._compare_answers(look, clean.label_logprob_BC, masked.label_logprob_BC)
 
     def collect(self, look: Look) -> None:
         """Wait for the answers to this look's prompts, where they come from a generator. Every rank calls it."""
@@ -154,16 +159,18 @@ class Looker:
         logprob_NC = answered.label_logprob_NC.to(look.clean.label_logprob_BC)
         look.answers_version = answered.adapter_version
         clean_BC, masked_NC = logprob_NC[: look.batch.size], logprob_NC[look.batch.size :]
-        self._drop(look, clean_BC, masked_NC)
+        self._compare_answers(look, clean_BC, masked_NC)
         if self.judges_answers:
             visible_NW = masked_NC.new_ones(len(masked_NC), 0, dtype=torch.bool)
             self._pair(look, answers_alone(clean_BC), answers_alone(masked_NC), visible_NW)
 
-    def _drop(self, look: Look, clean_BC: torch.Tensor, masked_NC: torch.Tensor) -> None:
-        """By how much each mask lowers log p(label); rows of the random mask are left out."""
+    def _compare_answers(self, look: Look, clean_BC: torch.Tensor, masked_NC: torch.Tensor) -> None:
+        """By how much each mask lowers log p(label) and moves the answers; rows of the random mask are left out."""
         assert look.masks is not None
         B, K = look.masks.hidden_BKW.shape[:2]
-        look.drop_BK = rewards.label_drop(clean_BC, masked_NC.unflatten(0, (B, -1))[:, :K], look.batch.label_B)
+        masked_BKC = masked_NC.unflatten(0, (B, -1))[:, :K]
+        look.drop_BK = rewards.label_drop(clean_BC, masked_BKC, look.batch.label_B)
+        look.shift_BK = rewards.answer_shift(clean_BC, masked_BKC)
 
     def _pair(
         self,

@@ -26,12 +26,13 @@ def compared_pairs(
     against: str,
 ) -> tuple[FeaturePair, FeaturePair]:
     """Pairs of the policy's masks [B·K] and of the random ones [B]; `shown_NW`: the words that each view shows."""
+    whole_BC = clean[0].label_logprob_BC
     index_BK = torch.arange(len(shown_NW), device=shown_NW.device).view(len(label_B), -1)
     random_B = index_BK[:, -1]
     if against == "random":
         clean = _rows(masked, random_B)
         shown_NW = shown_NW & shown_NW[random_B].repeat_interleave(index_BK.shape[1], dim=0)
-    pairs = pair_features(clean, masked, shown_NW, label_B, features)
+    pairs = pair_features(clean, masked, shown_NW, label_B, features, whole_BC)
     at = pairs.clean_NF.device
     return pairs.select(index_BK[:, :-1].reshape(-1).to(at)), pairs.select(random_B.to(at))
 

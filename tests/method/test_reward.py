@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from afa_llm.errors import AfaError
-from afa_llm.method.reward import adversarial_reward, combine, label_drop, rationale_reward, shuffle
+from afa_llm.method.reward import adversarial_reward, answer_shift, combine, label_drop, rationale_reward, shuffle
 
 BOTH = torch.tensor([1, 1, -1, -1])
 
@@ -40,6 +40,17 @@ def test_label_drop_is_normalised_over_the_labels() -> None:
     drop = label_drop(clean, masked, torch.tensor([0, 1]))
     expected = torch.tensor([[math.log(0.8 / 0.4), 0.0], [math.log(0.7 / 0.3), 0.0]])
     torch.testing.assert_close(drop, expected, atol=1e-6, rtol=0)
+
+
+def test_answer_shift_worked_numbers() -> None:
+    """With two labels half of what the log-odds move, up or down; with more the mean over labels; mass is no matter."""
+    clean = torch.tensor([[0.5, 0.5]]).log() - 3
+    masked = torch.tensor([[[0.8, 0.2], [0.2, 0.8], [0.5, 0.5]]]).log() - torch.tensor([1.0, 2.0, 9.0])[:, None]
+    torch.testing.assert_close(
+        answer_shift(clean, masked), torch.tensor([[math.log(2), math.log(2), 0.0]]), atol=1e-6, rtol=0
+    )
+    clean, masked = torch.zeros(1, 3), torch.tensor([[[3.0, 0.0, 0.0]]])  # less their mean: 2, -1, -1
+    torch.testing.assert_close(answer_shift(clean, masked), torch.tensor([[2.0**0.5]]))
 
 
 def test_combine_turns_the_drop_with_the_face() -> None:

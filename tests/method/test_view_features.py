@@ -36,7 +36,8 @@ def focus_from(raw_BW: Tensor) -> Focus:
 
 def seen_in(view: DecoderReading, focus: Focus, visible_BW: Tensor, features: Sequence[str]) -> Tensor:
     """Features of reviews whose label is the first."""
-    return view_features(view, focus, visible_BW, torch.zeros(len(visible_BW), dtype=torch.int64), features)
+    label_B = torch.zeros(len(visible_BW), dtype=torch.int64)
+    return view_features(view, focus, visible_BW, label_B, features, view.label_logprob_BC)
 
 
 def paired(
@@ -67,7 +68,7 @@ def test_worked_numbers() -> None:
 
 def test_the_own_label_comes_first() -> None:
     view, focus, visible = reading(3), focus_from(torch.ones(3, 2)), torch.ones(3, 2).bool()
-    own = view_features(view, focus, visible, torch.tensor([2, 0, 1]), ("labels",))
+    own = view_features(view, focus, visible, torch.tensor([2, 0, 1]), ("labels",), view.label_logprob_BC)
     plain = view.label_logprob_BC.log_softmax(-1)
     for row, order in enumerate(([2, 0, 1], [0, 1, 2], [1, 2, 0])):
         torch.testing.assert_close(own[row, :3], 4 * plain[row, order])
@@ -75,11 +76,35 @@ def test_the_own_label_comes_first() -> None:
     torch.testing.assert_close(own[:, 3:], by_first[:, 3:])  # entropy and mass know no label
 
 
+def shifts(before: list[float], after: list[float], label: int = 0) -> list[float]:
+    """The features `shift` of one view with these probabilities of the labels."""
+    view = DecoderReading(torch.tensor([after]).log() - 2, torch.zeros(1, 4), torch.zeros(1, 1, 1, 1))
+    focus, visible, whole = focus_from(torch.ones(1, 2)), torch.ones(1, 2).bool(), torch.tensor([before]).log()
+    return view_features(view, focus, visible, torch.tensor([label]), ("shift",), whole)[0].tolist()
+
+
+def test_shift_worked_numbers() -> None:
+    """From 0.5, 0.5 to 0.8, 0.2 the log-odds move by log 4; half of that either way is the root mean square."""
+    entropy = math.log(2) + 0.8 * math.log(0.8) + 0.2 * math.log(0.2)
+    wanted = [4 * math.log(2), 4 * 0.3, 4 * entropy]
+    assert shifts([0.5, 0.5], [0.8, 0.2]) == pytest.approx(wanted, abs=1e-5)
+    assert feature_count(4, 2, ("shift",)) == len(wanted)
+    assert shifts([0.3, 0.1, 0.6], [0.3, 0.1, 0.6]) == pytest.approx([0, 0, 0], abs=1e-5)
+
+
+def test_shift_knows_no_label_and_no_direction() -> None:
+    there = shifts([0.5, 0.5], [0.8, 0.2])
+    assert shifts([0.5, 0.5], [0.2, 0.8]) == pytest.approx(there, abs=1e-5)
+    assert shifts([0.5, 0.5], [0.8, 0.2], label=1) == pytest.approx(there, abs=1e-5)
+    odds, variation, entropy = shifts([0.8, 0.2], [0.5, 0.5])
+    assert [odds, variation, entropy] == pytest.approx(there, abs=1e-5)
+
+
 def test_masks_meet_the_label_of_their_review() -> None:
     clean, masked, label = reading(2, seed=1), reading(4, seed=2), torch.tensor([1, 2])
     focus, visible = focus_from(torch.ones(4, 3)), torch.ones(4, 3).bool()
     pair = pair_features((clean, focus_from(torch.ones(2, 3))), (masked, focus), visible, label, ("labels",))
-    wanted = view_features(masked, focus, visible, torch.tensor([1, 1, 2, 2]), ("labels",))
+    wanted = view_features(masked, focus, visible, torch.tensor([1, 1, 2, 2]), ("labels",), masked.label_logprob_BC)
     assert torch.equal(pair.masked_NF, wanted)
     assert torch.equal(pair.clean_NF[0], pair.clean_NF[1])
     torch.testing.assert_close(pair.clean_NF[2, 0], 4 * clean.label_logprob_BC.log_softmax(-1)[1, 2])

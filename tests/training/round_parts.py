@@ -71,6 +71,8 @@ class Parts:
 ARMS = {
     "adversary": [],
     "drop": ["reward.source=probability_drop"],
+    "answer shift": ["reward.source=answer_shift"],
+    "adversary of shifts": ["adversary.features=[shift]"],
     "annotators": ["reward.source=rationale"],
     "all terms": [
         "objective.entropy_weight=0.1",

@@ -43,6 +43,16 @@ def test_each_mask_meets_its_own_review(against: str, others: list[float], of_ra
     assert probabilities(random.clean_NF) == pytest.approx(of_random)
 
 
+@pytest.mark.parametrize("against", ["clean", "random"])
+def test_shifts_are_from_the_whole_review_whatever_is_compared(against: str) -> None:
+    """Total variation (the second number, times 4) of each masked view to the clean one of its review."""
+    policy, random = compared_pairs(CLEAN_B, MASKED_N, SHOWN_N0, LABEL_B, ["shift"], against=against)
+    assert (policy.masked_NF[:, 1] / 4).tolist() == pytest.approx([0.2, 0.3, 0.1, 0.2])
+    others = [0.4, 0.4, 0.1, 0.1] if against == "random" else [0.0] * 4
+    assert (policy.clean_NF[:, 1] / 4).tolist() == pytest.approx(others, abs=1e-6)
+    assert (random.masked_NF[:, 1] / 4).tolist() == pytest.approx([0.4, 0.1])
+
+
 def test_the_focus_is_compared_on_words_that_both_views_show() -> None:
     """Against random masks a word hidden in either view must not count in either."""
     focus_NW = torch.tensor([[0.0, 0.5, 0.2, 0.3], [0.6, 0.0, 0.2, 0.2]])  # word 0 hidden by the policy, 1 at random

@@ -45,7 +45,7 @@ def asking(parts: Parts, version: int = 0) -> Slow:
     return generator
 
 
-@pytest.mark.parametrize("source", ["adversary", "probability_drop"])
+@pytest.mark.parametrize("source", ["adversary", "answer_shift", "probability_drop"])
 @pytest.mark.parametrize("overlap", [True, False])
 def test_answers_of_a_generator_teach_as_the_decoders_own(tiny_model: Path, source: str, overlap: bool) -> None:
     arm = ["masking.view=delete", f"reward.source={source}", f"rollouts.overlap={overlap}"]
@@ -82,11 +82,13 @@ def test_a_reward_without_adversary_leaves_the_masked_pass_to_the_engine(
     parts.gradient(parts.batches(4))
 
 
-@pytest.mark.parametrize("against", ["random", "clean"])
+@pytest.mark.parametrize(
+    ("features", "against"), [("labels", "random"), ("labels", "clean"), ("shift", "random"), ("labels,shift", "clean")]
+)
 def test_an_adversary_of_answers_sees_those_of_the_engine(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, against: str
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, features: str, against: str
 ) -> None:
-    arm = ["masking.view=delete", "adversary.features=[labels]", f"adversary.against={against}"]
+    arm = ["masking.view=delete", f"adversary.features=[{features}]", f"adversary.against={against}"]
     own = Parts(tiny_model, *arm)
     expected = own.gradient(own.batches(5, 4))
     parts = Parts(tiny_model, *arm)
