@@ -147,7 +147,7 @@ def test_a_section_that_holds_itself(write: Any) -> None:
         ("lora.target_modules=[1]", f"lora.target_modules = [1]: should be text or {LISTED} text"),
         ("training.betas=[0.9]", "training.betas = [0.9]: should be a list of 2: [a number, a number]"),
         ("training.betas=[0.9, x]", "training.betas.1 = 'x': should be a number (it is: moment decay rates"),
-        ("adversary.features=[]", f"features = []: should be {LISTED} hidden, labels or focus with at least 1"),
+        ("adversary.features=[]", f"features = []: should be {LISTED} hidden, labels, shift or focus with at least 1"),
         ("adversary.features=[hidden, foo]", "adversary.features.1 = 'foo': should be hidden, labels, shift or focus"),
         ("prompts.evaluation=[]", f"prompts.evaluation = []: should be {LISTED} text with at least 1 entry"),
         ("run.threads=100000", "run.threads = 100000: should be a whole number of at least 1 and at most 1024"),
