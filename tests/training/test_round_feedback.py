@@ -12,7 +12,7 @@ from round_parts import ALONE, Parts
 
 from afa_llm.data.batching import collate
 from afa_llm.method import masked_views
-from afa_llm.method.reward import label_drop
+from afa_llm.method.reward import answer_shift, label_drop
 from afa_llm.method.view_features import FeaturePair
 from afa_llm.training.metrics import Means
 
@@ -79,6 +79,9 @@ def test_the_frozen_base_can_judge(tiny_model: Path) -> None:
         masked = parts.decoder.read(view, parts.material.answers)
     expected_BK = label_drop(clean.label_logprob_BC, masked.label_logprob_BC.unflatten(0, (6, 4)), base.batch.label_B)
     torch.testing.assert_close(base.drop_BK, expected_BK, atol=1e-5, rtol=0)
+    assert base.shift_BK is not None
+    expected_BK = answer_shift(clean.label_logprob_BC, masked.label_logprob_BC.unflatten(0, (6, 4)))
+    torch.testing.assert_close(base.shift_BK, expected_BK, atol=1e-5, rtol=0)
     unit_BD = torch.nn.functional.normalize(clean.hidden_BD, dim=-1) * clean.hidden_BD.shape[-1] ** 0.5
     found_BD = base.pair.clean_NF.view(6, 4, -1)[:, 0, : clean.hidden_BD.shape[-1]]
     torch.testing.assert_close(found_BD, unit_BD, atol=1e-5, rtol=0)
@@ -99,6 +102,18 @@ def test_an_adversary_that_compares_with_random_masks(tiny_model: Path) -> None:
     assert parts.round.feedback.adversary is not None
     assert (parts.round.feedback.adversary.detect(look.random_pair) == 0).all()
     assert parts.gradient(parts.batches(24)).isfinite().all()
+
+
+def test_each_mask_is_paid_by_its_source(tiny_model: Path) -> None:
+    """answer_shift pays a move of the answers up or down, probability_drop a fall of the right one alone."""
+    for source in ("answer_shift", "probability_drop"):
+        parts = Parts(tiny_model, f"reward.source={source}", "masking.direction=both")
+        look = parts.round.looker.look(parts.batches(8)[0], 0, differentiable=False)
+        parts.round.feedback.reward(look, 0, Means())
+        paid_BK = look.shift_BK if source == "answer_shift" else look.drop_BK
+        assert paid_BK is not None and look.reward_BK is not None
+        sign_K = torch.where(parts.round.feedback.face_K < 0, -1.0, 1.0)
+        torch.testing.assert_close(look.reward_BK, sign_K * paid_BK)
 
 
 def test_annotators_reward_masks_by_the_words_they_mark(tiny_model: Path) -> None:
