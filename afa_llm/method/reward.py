@@ -47,18 +47,22 @@ def answer_shift(clean_logprob_BC: Tensor, masked_logprob_BKC: Tensor) -> Tensor
 
 def combine(adversarial_BK: Tensor, drop_BK: Tensor, face_K: Tensor, label_weight: float) -> Tensor:
     """[B, K]: adversarial + η·drop for attended (hiding what it looks at must hurt), - η·drop for unattended masks."""
-    return _data(adversarial_BK) + label_weight * _sign(face_K, drop_BK) * _data(drop_BK)
+    return _data(adversarial_BK) + label_weight * by_face(drop_BK, face_K)
 
 
-def rationale_reward(hidden_BKW: Tensor, rationale_BW: Tensor, face_K: Tensor) -> Tensor:
-    """[B, K]: mean over a mask's hidden words of how decisive annotators call them (0..1); minus that for unattended.
+def by_face(found_BK: Tensor, face_K: Tensor) -> Tensor:
+    """[B, K]: what a mask found, earned by attended masks and paid by unattended ones."""
+    return _sign(face_K, found_BK) * _data(found_BK)
 
-    Control: the reward of a judge who knows the right words, so that a miss is not the judge's. 0 for an empty mask.
+
+def rationale_share(hidden_BKW: Tensor, rationale_BW: Tensor) -> Tensor:
+    """[B, K]: mean over a mask's hidden words of how decisive annotators call them (0..1).
+
+    Control: what a judge finds who knows the right words, so that a miss is not the judge's. 0 for an empty mask.
     Source: our choice.
     """
     hidden_BKW = hidden_BKW.float()
-    found_BK = (hidden_BKW * _data(rationale_BW)[:, None]).sum(-1) / hidden_BKW.sum(-1).clamp(min=1)
-    return _sign(face_K, found_BK) * found_BK
+    return (hidden_BKW * _data(rationale_BW)[:, None]).sum(-1) / hidden_BKW.sum(-1).clamp(min=1)
 
 
 def shuffle(reward_BK: Tensor, face_K: Tensor, noise_BK: Tensor, valid_B: Tensor | None = None) -> Tensor:

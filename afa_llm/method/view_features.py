@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from afa_llm.errors import AfaError
 from afa_llm.method.attention_readout import MASS_FLOOR, Focus
+from afa_llm.method.reward import answer_shift
 from afa_llm.records import DecoderReading
 
 PROFILE = 5  # largest focus values that are shown, in order
@@ -136,14 +137,12 @@ def _label_profile(label_logprob_BC: Tensor, label_B: Tensor) -> Tensor:
 
 
 def _shift_profile(label_logprob_BC: Tensor, whole_BC: Tensor) -> Tensor:
-    """How far the answers moved, whichever way: RMS of the labels' centred change (nats), total variation, and the
+    """How far the answers moved, whichever way: `answer_shift` (nats), total variation, and the
     change of their entropy (nats), all without sign. Zero where nothing moved.
     """
+    odds_B1 = answer_shift(whole_BC, label_logprob_BC[:, None])
     normal_BC = label_logprob_BC.float().log_softmax(-1)
     before_BC = whole_BC.float().to(normal_BC.device).log_softmax(-1)
-    change_BC = normal_BC - before_BC
-    centred_BC = change_BC - change_BC.mean(-1, keepdim=True)
-    odds_B1 = centred_BC.square().mean(-1, keepdim=True).sqrt()
     variation_B1 = (normal_BC.exp() - before_BC.exp()).abs().sum(-1, keepdim=True) / 2
     entropy_B1 = torch.special.entr(normal_BC.exp()).sum(-1, keepdim=True)
     before_B1 = torch.special.entr(before_BC.exp()).sum(-1, keepdim=True)

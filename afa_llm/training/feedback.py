@@ -63,19 +63,21 @@ class Feedback:
 
     def _judge(self, look: Look, means: Means) -> torch.Tensor:
         """[B, K]: the reward, by `reward.source`."""
-        assert look.masks is not None and look.drop_BK is not None
-        if self.config.reward.source == "rationale":
+        assert look.masks is not None and look.drop_BK is not None and look.shift_BK is not None
+        settings = self.config.reward
+        if settings.source == "rationale":
             hidden_BKW = look.masks.hidden_BKW
-            return rewards.rationale_reward(hidden_BKW, rationales(look.batch).to(hidden_BKW.device), self.face_K)
-        if self.config.reward.source == "answer_shift":
-            assert look.shift_BK is not None
-            return rewards.combine(torch.zeros_like(look.shift_BK), look.shift_BK, self.face_K, 1.0)
-        if self.adversary is None or look.pair is None:
-            return rewards.combine(torch.zeros_like(look.drop_BK), look.drop_BK, self.face_K, 1.0)
+            found_BK = rewards.rationale_share(hidden_BKW, rationales(look.batch).to(hidden_BKW.device))
+            return rewards.by_face(found_BK, self.face_K)
+        if settings.source == "answer_shift":
+            return rewards.by_face(look.shift_BK, self.face_K)
+        if settings.source == "probability_drop":
+            return rewards.by_face(look.drop_BK, self.face_K)
+        assert self.adversary is not None and look.pair is not None
         logit_BK = self.adversary.detect(look.pair).view_as(look.drop_BK)
         means.add("p_detect", logit_BK.sigmoid(), look.batch.weight_B)
         adversarial_BK = rewards.adversarial_reward(logit_BK, self.face_K)
-        return rewards.combine(adversarial_BK, look.drop_BK, self.face_K, self.config.reward.label_weight)
+        return rewards.combine(adversarial_BK, look.drop_BK, self.face_K, settings.label_weight)
 
     def _make_adversary(self, hidden_size: int) -> Adversary:
         settings = self.config.adversary

@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from afa_llm.errors import AfaError
-from afa_llm.method.reward import adversarial_reward, answer_shift, combine, label_drop, rationale_reward, shuffle
+from afa_llm.method.reward import (
+    adversarial_reward,
+    answer_shift,
+    by_face,
+    combine,
+    label_drop,
+    rationale_share,
+    shuffle,
+)
 
 BOTH = torch.tensor([1, 1, -1, -1])
 
@@ -59,11 +67,13 @@ def test_combine_turns_the_drop_with_the_face() -> None:
     assert combine(adversarial, drop, BOTH, 0.5).tolist() == [[0.0, -3.0, -4.0, -3.0]]
 
 
-def test_rationale_reward_worked_numbers() -> None:
+def test_rationale_share_worked_numbers() -> None:
     """Half of the first mask's words are decisive, the second's are 0.5 and 0, the third is empty."""
     rationale_BW = torch.tensor([[1.0, 0.5, 0.0, 0.0]])
     hidden_BKW = torch.tensor([[[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]]]).bool()
-    assert rationale_reward(hidden_BKW, rationale_BW, torch.tensor([1, 1, 1, -1])).tolist() == [[0.5, 0.25, 0.0, -0.75]]
+    found_BK = rationale_share(hidden_BKW, rationale_BW)
+    assert found_BK.tolist() == [[0.5, 0.25, 0.0, 0.75]]
+    assert by_face(found_BK, torch.tensor([1, 1, 1, -1])).tolist() == [[0.5, 0.25, 0.0, -0.75]]
 
 
 def test_rewards_carry_no_graph() -> None:
