@@ -13,8 +13,9 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from afa_llm.endings import told_endings
+from afa_llm.endings import end_process, told_endings
 from afa_llm.errors import INTERRUPTED, AfaError, PeerLostError
 
 CONFIG_HELP = "YAML file, or builtin:demo; left out: all defaults"
@@ -22,8 +23,8 @@ LEADER_SECONDS = 20.0  # for rank 0 to meet the same error
 OVERRIDE_HELP = "settings laid over the file, such as training.epochs=2 masking.direction=attended"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of `afa` and `python -m afa_llm`."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of `afa` and `python -m afa_llm`. Ends the process."""
     given = sys.argv[1:] if arguments is None else arguments
     # The deepspeed launcher puts --local_rank=N before the verb; the rank is in the environment too.
     options = _options([a for a in given if not a.startswith("--local_rank=")])
@@ -39,9 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tells = True
         if tells:
             print(f"afa {options.verb}: {error}", file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
+        end_process(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        end_process(INTERRUPTED)
+    end_process(0)
 
 
 def _options(given: Sequence[str]) -> argparse.Namespace:

@@ -1,12 +1,15 @@
-"""How a command ends where its output or a path can't be used: told, and not a crash."""
+"""How a command ends: told where output or a path can't be used, and as a rank of a job without a late abort."""
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from afa_llm.errors import AfaError
 
@@ -36,3 +39,20 @@ def told_endings() -> Iterator[None]:
         if error.errno not in UNUSABLE:
             raise
         raise AfaError(f"{error.filename or 'output'}: {error.strerror}") from error
+
+
+def end_process(exit_code: int) -> NoReturn:
+    """End the process: as `sys.exit` does, but a rank of a job is not taken down by its own communication threads.
+
+    DeepSpeed keeps its process groups, so gloo's threads outlive destroy_process_group. One that frees a tensor while
+    the interpreter ends aborts the process ("terminate called without an active exception"), and the launcher takes a
+    job that is done for a failed one. A rank therefore runs its exit handlers, writes out what was printed, and goes.
+    """
+    waited_for = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    if "RANK" in os.environ and "torch" in sys.modules and not waited_for:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(exit_code)
+    sys.exit(exit_code)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from afa_llm.config_loading import load_config
+from afa_llm.endings import end_process
 from afa_llm.models.adapters import attach_lora, load_base
 from afa_llm.training import distributed
 from afa_llm.training.deepspeed_engine import DeepSpeedEngine
@@ -43,6 +44,7 @@ def main() -> None:
         Path(arguments[1]).write_text(json.dumps(found - before))
     world.wait()
     distributed.stop()
+    end_process(0)
 
 
 main()

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from afa_llm.config_running import Training
+from afa_llm.endings import end_process
 from afa_llm.training import distributed
 from afa_llm.training.deepspeed_engine import DeepSpeedEngine
 
@@ -50,6 +51,7 @@ def main() -> None:
         result.write_text(json.dumps(found))
     world.wait()
     distributed.stop()
+    end_process(0)
 
 
 main()

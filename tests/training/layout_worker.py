@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from afa_llm import assembly
 from afa_llm.config_loading import load_config
+from afa_llm.endings import end_process
 from afa_llm.material import prepare
 from afa_llm.training import distributed
 from afa_llm.training.trainer import Trainer
@@ -52,6 +53,7 @@ def main() -> None:
         save_file(found, result)
     world.wait()
     distributed.stop()
+    end_process(0)
 
 
 def _adversary_gradient(adversary: object) -> torch.Tensor:

@@ -11,6 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from afa_llm.endings import end_process
 from afa_llm.training.distributed import World
 from afa_llm.training.watchdog import Watchdog
 
@@ -28,7 +29,7 @@ def main() -> None:
     except RuntimeError:
         culprit = watchdog.culprit(10)
         print(culprit, file=sys.stderr, flush=True)
-        sys.exit(culprit.exit_code if culprit else 1)
+        end_process(culprit.exit_code if culprit else 1)
 
 
 main()
