@@ -4,6 +4,9 @@ A script of its own (`python -I engine_guard.py PARENT COMMAND…`), standard li
 session of its own, and ends that whole process group when its own standard input closes (the parent holds the other
 end), when the parent is gone, when it is asked by SIGTERM, or when the command itself ended and left something behind.
 A twin does the same where the guard itself is killed. Its exit code is the command's (128 + n for signal n).
+
+No file is left either: vLLM's sockets get a folder of the guard's own, and Python's resource trackers, which unlink
+shared memory once those who made it are gone, are killed last.
 """
 
 from __future__ import annotations
@@ -12,14 +15,21 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from types import FrameType
 
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
+TRACKER_SECONDS = 2.0  # for a resource tracker between the end of all others and its own
 LOOK_SECONDS = 0.2
+SOCKET_FOLDER = "VLLM_RPC_BASE_PATH"  # vLLM leaves its sockets where this points, /tmp by default, on most exit paths
+SOCKET_PATH_LIMIT = 107  # bytes, unix(7)
+TRACKER = b"multiprocessing.resource_tracker"
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -31,9 +41,12 @@ class Guard:
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's business
         _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the command leaves behind becomes ours to reap
-        self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True).pid
+        folder = tempfile.mkdtemp(prefix="afa-engine-")
+        room = len(os.path.join(folder, str(uuid.uuid4()))) <= SOCKET_PATH_LIMIT
+        environment = ({SOCKET_FOLDER: folder} if room else {}) | os.environ
+        self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=environment).pid
         self.running = True
-        self.lifeline = _start_twin(self.child)
+        self.lifeline = _start_twin(self.child, folder)
 
     def watch(self) -> int:
         """Until there is a reason to end; then no process of the group is left."""
@@ -49,17 +62,12 @@ class Guard:
         asked, deadline = self._send(signal.SIGTERM), time.monotonic() + GRACE_SECONDS
         while asked and self._send(0):
             if time.monotonic() > deadline:
-                self._send(signal.SIGKILL)  # a stopped process hears nothing else
+                _kill(self.child, trackers_too=time.monotonic() > deadline + TRACKER_SECONDS)
             time.sleep(LOOK_SECONDS / 4)
             self._reap()
 
     def _send(self, number: int) -> bool:
-        """A signal to the whole group (0: to nobody). Whether the group still has a process."""
-        try:
-            os.killpg(self.child, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
+        return _send(self.child, number)
 
     def _reap(self) -> None:
         while True:
@@ -77,8 +85,42 @@ class Guard:
         self.asked = True
 
 
-def _start_twin(group: int) -> int:
-    """A process that kills the group as soon as this one ends, be it by SIGKILL. Returns what it listens to."""
+def _send(group: int, number: int) -> bool:
+    """A signal to the whole group (0: to nobody). Whether the group still has a process."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _kill(group: int, *, trackers_too: bool) -> None:
+    """SIGKILL, which a stopped process hears too. A tracker that outlives the others cleans up behind them and ends."""
+    if trackers_too:
+        _send(group, signal.SIGKILL)
+        return
+    for process in _members_but_trackers(group):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _members_but_trackers(group: int) -> list[int]:
+    """Process ids; empty where there is no /proc to ask."""
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+        with contextlib.suppress(OSError, ValueError):
+            if os.getpgid(int(name)) == group:
+                with open(f"/proc/{name}/cmdline", "rb") as command:
+                    if TRACKER not in command.read():
+                        found.append(int(name))
+    return found
+
+
+def _start_twin(group: int, folder: str) -> int:
+    """A process that kills the group and removes the folder as soon as this one ends, be it by SIGKILL.
+
+    Returns what it listens to.
+    """
     listening, lifeline = os.pipe()
     if os.fork():
         os.close(listening)
@@ -87,8 +129,12 @@ def _start_twin(group: int) -> int:
     os.close(lifeline)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.read(listening, 1)  # returns when the last holder of the other end is gone
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+    deadline = time.monotonic() + TRACKER_SECONDS
+    while _send(group, 0) and time.monotonic() < deadline:  # true of zombies too, which are not this process's to reap
+        _kill(group, trackers_too=False)
+        time.sleep(LOOK_SECONDS / 4)
+    _kill(group, trackers_too=True)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""No process is left behind, whichever way the one that wanted an engine ends. Real processes, no engine."""
+"""Nothing is left behind, whichever way the one that wanted an engine ends. Real processes, no engine."""
 
 from __future__ import annotations
 
@@ -16,11 +16,21 @@ import pytest
 
 from afa_llm.rollouts import engine_guard
 
-# An engine stands in here as two processes, the second of which outlives the first.
+# An engine stands in here as two processes, the second of which outlives the first and holds shared memory and a
+# socket, as vLLM's do; their names come after its number.
+CHILD = (
+    "import os, socket, sys, time; from multiprocessing.shared_memory import SharedMemory; "
+    "memory = SharedMemory(create=True, size=4096); "
+    "path = os.path.join(os.environ['VLLM_RPC_BASE_PATH'], 'socket'); "
+    "listening = socket.socket(socket.AF_UNIX); listening.bind(path); "
+    "open(sys.argv[1] + '.part', 'w').write(f'{os.getpid()} {path} {memory.name}'); "
+    "os.rename(sys.argv[1] + '.part', sys.argv[1]); time.sleep(300)"
+)
 ENGINE = (
-    "import subprocess, sys, time; "
-    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)']); "
-    "open(sys.argv[1], 'w').write(str(child.pid)); time.sleep(float(sys.argv[2]))"
+    "import os, subprocess, sys, time; "
+    f"child = subprocess.Popen([sys.executable, '-c', {CHILD!r}, sys.argv[1]]); "
+    "[time.sleep(0.02) for _ in iter(lambda: os.path.exists(sys.argv[1]), True)]; "
+    "time.sleep(float(sys.argv[2]))"
 )
 # The trainer: starts the guard as EngineProcess does, then waits for its end.
 TRAINER = (
@@ -49,13 +59,15 @@ class Job:
         self.trainer = subprocess.Popen(trainer, stdout=subprocess.PIPE)
         assert self.trainer.stdout
         self.guard = int(self.trainer.stdout.readline())
-        assert until(lambda: note.exists() and bool(note.read_text()))
-        self.child = int(note.read_text())
+        assert until(note.exists)
+        child, socket, memory = note.read_text().split()
+        self.child, self.files = int(child), [Path(socket), Path("/dev/shm") / memory]
         self.engine = psutil.Process(self.child).ppid()
+        assert all(file.exists() for file in self.files)
 
-    def left(self) -> list[int]:
-        """Processes below the trainer that still run."""
-        alive = []
+    def left(self) -> list[int | Path]:
+        """Processes below the trainer that still run, and what the engine made beside them."""
+        alive: list[int | Path] = [file for file in self.files if file.exists()]
         for process in (self.guard, self.engine, self.child):
             try:
                 if psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
@@ -87,7 +99,7 @@ def start(tmp_path: Path):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_where_the_trainer_is_killed(start: Callable[..., Job], number: int) -> None:
     job = start()
-    assert len(job.left()) == 3
+    assert len(job.left()) == 5
     job.trainer.send_signal(number)
     job.trainer.wait(10)
     assert until(lambda: not job.left())
