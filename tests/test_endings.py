@@ -55,6 +55,10 @@ def test_a_rank_is_not_taken_down_by_its_own_threads(tmp_path: Path) -> None:
         )
         for rank in ("0", "1")
     ]
-    told = [rank.communicate(timeout=100) for rank in ranks]
+    try:
+        told = [rank.communicate(timeout=100) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
     assert ranks[1].returncode == 7, told
     assert told[1][0] == "done\n"  # what was printed is written out, the exit handlers ran

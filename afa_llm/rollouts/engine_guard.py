@@ -21,14 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from types import FrameType
 
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 TRACKER_SECONDS = 2.0  # for a resource tracker between the end of all others and its own
 LOOK_SECONDS = 0.2
 SOCKET_FOLDER = "VLLM_RPC_BASE_PATH"  # vLLM leaves its sockets where this points, /tmp by default, on most exit paths
-SOCKET_PATH_LIMIT = 107  # bytes, unix(7)
+SOCKET_FOLDER_LIMIT = 107 - 37  # bytes: a socket's path by unix(7), less the UUID that vLLM names it by
 TRACKER = b"multiprocessing.resource_tracker"
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
@@ -42,9 +41,14 @@ class Guard:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's business
         _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the command leaves behind becomes ours to reap
         folder = tempfile.mkdtemp(prefix="afa-engine-")
-        room = len(os.path.join(folder, str(uuid.uuid4()))) <= SOCKET_PATH_LIMIT
-        environment = ({SOCKET_FOLDER: folder} if room else {}) | os.environ
-        self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=environment).pid
+        room = len(os.fsencode(folder)) <= SOCKET_FOLDER_LIMIT
+        environment = ({SOCKET_FOLDER: folder} if room else {}) | os.environ  # a folder of the user's own stays
+        try:
+            engine = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=environment)
+        except OSError:
+            os.rmdir(folder)
+            raise
+        self.child = engine.pid
         self.running = True
         self.lifeline = _start_twin(self.child, folder)
 
@@ -59,15 +63,12 @@ class Guard:
         return self.code
 
     def _end(self) -> None:
-        asked, deadline = self._send(signal.SIGTERM), time.monotonic() + GRACE_SECONDS
-        while asked and self._send(0):
+        asked, deadline = _send(self.child, signal.SIGTERM), time.monotonic() + GRACE_SECONDS
+        while asked and _send(self.child, 0):
             if time.monotonic() > deadline:
                 _kill(self.child, trackers_too=time.monotonic() > deadline + TRACKER_SECONDS)
             time.sleep(LOOK_SECONDS / 4)
             self._reap()
-
-    def _send(self, number: int) -> bool:
-        return _send(self.child, number)
 
     def _reap(self) -> None:
         while True:

@@ -146,3 +146,10 @@ def test_the_guard_gives_the_engines_exit_code(command: str, code: int) -> None:
     guard = [sys.executable, "-I", engine_guard.__file__, str(os.getpid()), sys.executable, "-c", command]
     with subprocess.Popen(guard, stdin=subprocess.PIPE) as process:  # the open pipe says: go on
         assert process.wait(30) == code
+
+
+def test_no_folder_is_left_of_a_command_that_is_not_there(tmp_path: Path) -> None:
+    guard = [sys.executable, "-I", engine_guard.__file__, str(os.getpid()), str(tmp_path / "no-such-engine")]
+    done = subprocess.run(guard, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, check=False)
+    assert done.returncode == 1 and b"no-such-engine" in done.stderr
+    assert not list(tmp_path.iterdir())
