@@ -46,7 +46,9 @@ def test_an_empty_config_is_not_the_defaults(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_rank_is_not_taken_down_by_its_own_threads(tmp_path: Path) -> None:
-    """With `sys.exit` in its place rank 1 aborts in most runs, with exit code -6 after the work is done."""
+    """With `sys.exit` in its place rank 1 aborts in most runs, with exit code -6 after the work is done; else its
+    interpreter is torn down while those threads run.
+    """
     worker = [sys.executable, str(Path(__file__).with_name("late_rank.py")), "end_process", str(tmp_path / "flag")]
     meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [
@@ -62,3 +64,4 @@ def test_a_rank_is_not_taken_down_by_its_own_threads(tmp_path: Path) -> None:
             rank.kill()
     assert ranks[1].returncode == 7, told
     assert told[1][0] == "done\n"  # what was printed is written out, the exit handlers ran
+    assert not (tmp_path / "torn down").exists()
