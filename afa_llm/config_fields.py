@@ -106,7 +106,7 @@ def _words(kind: Any) -> list[str]:
     if get_origin(kind) is tuple:
         return [f"a list, each entry {_one(arguments[0])}"]
     if get_origin(kind) is dict:
-        return [f"a mapping of names, each to {_one(arguments[1])}"]
+        return ["a mapping" if arguments[1] is Any else f"a mapping of names, each to {_one(arguments[1])}"]
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return [f"a section with the keys {', '.join(kind.model_fields)}"]
     return [{int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, str(kind))]

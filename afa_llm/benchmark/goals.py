@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from afa_llm.benchmark.matrix import Key, Matrix
-from afa_llm.benchmark.outcomes import SHARES
-from afa_llm.benchmark.settings import BEFORE, Goal
+from afa_llm.benchmark.outcomes import BEHAVIOUR, METRIC_NAMES, SHARES
+from afa_llm.benchmark.settings import BEFORE, Benchmark, Goal
 from afa_llm.benchmark.statistics import over_seeds
+
+
+def misnamed(benchmark: Benchmark, sets: Mapping[str, Sequence[str]]) -> list[str]:
+    """Goals that could never be judged: a metric that isn't one, a set that no cell measures. One message each.
+
+    `sets`: the names of the evaluation sets of each data set. Told before hours of training, not after.
+    """
+    known = {name: None for data, names in sets.items() for title in names for name in _names((data, title))}
+    found = []
+    for name, goal in benchmark.goals.items():
+        if goal.metric not in METRIC_NAMES and not goal.metric.startswith(BEHAVIOUR):
+            there = ", ".join(METRIC_NAMES)
+            found.append(f"goals.{name}.metric = {goal.metric}: no such metric; there are {there}")
+        for unknown in (wanted for wanted in goal.sets if wanted not in known):
+            found.append(f"goals.{name}.sets: no cell measures {unknown}; there are {', '.join(known)}")
+    return found
+
+
+def _names(key: Key) -> tuple[str, str, str]:
+    """What a goal may call an evaluation set by: its data set, its own name, both."""
+    return key[0], key[1], f"{key[0]}/{key[1]}"
 
 
 def judged(matrix: Matrix, name: str, goal: Goal) -> dict[str, Any]:
     """A goal with what was measured, as in SCHEMA of benchmark/results.py under goals[]."""
     every = matrix.sets()
-    keys = [key for key in every if not goal.sets or {key[1], matrix.label(key)} & set(goal.sets)]
-    missing = set(goal.sets) - {name for key in every for name in (key[1], matrix.label(key))}
+    keys = [key for key in every if not goal.sets or set(_names(key)) & set(goal.sets)]
+    missing = set(goal.sets) - {name for key in every for name in _names(key)}
     per_seed = []
     for seed in matrix.benchmark.seeds:
         found = [_wanted(matrix, key, goal, seed) for key in keys]

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from afa_llm.benchmark.cells import Cell
+from afa_llm.benchmark.goals import misnamed
 from afa_llm.benchmark.passes import operations_per_review
 from afa_llm.benchmark.settings import Arm, Benchmark, DataSet
 from afa_llm.config import Config
@@ -18,6 +19,7 @@ from afa_llm.config_fields import Place
 from afa_llm.config_loading import check_values, read_yaml
 from afa_llm.config_messages import explain, misread
 from afa_llm.config_overrides import lay_over
+from afa_llm.data.suites import PREFIX
 from afa_llm.errors import AfaError
 
 ROOT = Place(Benchmark)
@@ -48,7 +50,7 @@ def plan_cells(benchmark: Benchmark, path: str) -> list[Cell]:
     faults: dict[str, list[str]] = {}
     for data_set, data in benchmark.data_sets.items():
         for arm, how in benchmark.arms.items():
-            checked = check_values(_values(start, benchmark, data, how))
+            checked = check_values(_values(start, benchmark, data, how, path))
             if isinstance(checked, Config):
                 configs[data_set, arm] = checked
             else:
@@ -56,6 +58,8 @@ def plan_cells(benchmark: Benchmark, path: str) -> list[Cell]:
                     faults.setdefault(line, []).append(f"{data_set}/{arm}")
     if faults:
         raise AfaError("\n".join(f"{path}: {_those(cells)}: {line}" for line, cells in faults.items()))
+    if wrong := misnamed(benchmark, _evaluation_sets(configs)):
+        raise AfaError("\n".join(f"{path}: {line}" for line in wrong))
     cells = []
     for (data_set, arm), config in configs.items():
         how = benchmark.arms[arm]
@@ -63,6 +67,18 @@ def plan_cells(benchmark: Benchmark, path: str) -> list[Cell]:
             config = match_operations(config, configs[data_set, how.match_flops])
         cells += [_cell(benchmark, data_set, arm, how, seed, config) for seed in benchmark.seeds]
     return cells
+
+
+def _evaluation_sets(configs: Mapping[tuple[str, str], Config]) -> dict[str, list[str]]:
+    """The names of the evaluation sets of each data set; an arm may have its own, a suite without splits has one."""
+    found: dict[str, dict[str, None]] = {}
+    for (data_set, _), config in configs.items():
+        for source in config.data.evaluation:
+            names = found.setdefault(data_set, {})
+            names[source.title] = None
+            if not source.name and source.path.startswith(PREFIX):
+                names[source.path.removeprefix(PREFIX)] = None
+    return {data_set: list(names) for data_set, names in found.items()}
 
 
 def match_operations(config: Config, other: Config) -> Config:
@@ -86,7 +102,7 @@ def _cell(benchmark: Benchmark, data_set: str, arm: str, how: Arm, seed: int, co
     return Cell(data_set, arm, seed, how.kind, config.model_copy(update={"run": run, "evaluation": evaluation}))
 
 
-def _values(start: Mapping[str, Any], benchmark: Benchmark, data: DataSet, arm: Arm) -> dict[str, Any]:
+def _values(start: Mapping[str, Any], benchmark: Benchmark, data: DataSet, arm: Arm, path: str) -> dict[str, Any]:
     """Base, data set and arm, one over the other."""
     values = copy.deepcopy(dict(start))
     for name in RESERVED:
@@ -94,7 +110,7 @@ def _values(start: Mapping[str, Any], benchmark: Benchmark, data: DataSet, arm: 
     for settings in (benchmark.base.settings, data.settings, arm.settings):
         for name in RESERVED:
             if name in (settings.get("run") or {}):
-                raise AfaError(f"run.{name}: the benchmark sets it for every cell; leave it out of `settings`")
+                raise AfaError(f"{path}: run.{name}: the benchmark sets it for every cell; leave it out of `settings`")
         values = merged(values, settings)
     return values
 

@@ -11,12 +11,17 @@ from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.statistics import SetAnswers
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.comparison import clusters_of
+from afa_llm.evaluation.focus_metrics import METRICS
 from afa_llm.evaluation.json_files import answers_path, read_json
 from afa_llm.evaluation.prompted_sentiment import ItemRecord, read_items
 
 ACCURACY, WORST_GROUP, PAIRS, RARE_WORD = "accuracy", "worst_group", "pair_consistency", "rare_word"
 SHARES = (ACCURACY, WORST_GROUP, RARE_WORD, PAIRS)
 """Metrics that are told in percent."""
+BEHAVIOUR = "passed_"
+"""Begins the names of CheckList pass rates: passed_<kind>_<test>."""
+METRIC_NAMES = (*SHARES, "macro_f1", "ece", *(metric.name for metric in METRICS))
+"""All the others: a cell has those that its evaluation sets allow."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def _metrics(results: Mapping[str, Any], name: str, phase: str) -> dict[str, flo
             found[PAIRS] = pairs[phase]["consistency"]["value"]
     for test in results.get("behaviour") or []:
         if (test["data_set"], test["template"]) == (name, results["train_template"]) and test[phase]:
-            found[f"passed_{test['kind']}_{test['test']}"] = test[phase]["pass_rate"]["value"]
+            found[f"{BEHAVIOUR}{test['kind']}_{test['test']}"] = test[phase]["pass_rate"]["value"]
     for part in results.get("slices") or []:
         if (part["data_set"], part["by"], part["slice"]) == (name, "decisive", "rare") and part[phase]:
             found[RARE_WORD] = part[phase]["value"]

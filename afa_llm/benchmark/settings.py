@@ -39,12 +39,14 @@ class Goal(Section):
 
     arm: str = Field(description="arm that should be better")
     against: str = Field(BEFORE, description="arm that it is compared with; before: itself before training")
-    metric: str = Field("accuracy", description="accuracy, worst_group, or the name of a focus metric such as auprc")
+    metric: str = Field(
+        "accuracy", description="accuracy, worst_group, a focus metric such as auprc, …: a name of results.json"
+    )
     at_least: float = Field(
         description="smallest difference that reaches the goal; accuracy is a share: 0.01 = 1 point"
     )
     relative: bool = Field(False, description="the difference as a share of what it is compared with")
-    sets: tuple[str, ...] = Field((), description="evaluation sets that count; empty: all")
+    sets: tuple[str, ...] = Field((), description="evaluation sets, or data sets, that count; empty: all")
 
 
 class Benchmark(Section):
@@ -110,6 +112,6 @@ def _named(benchmark: Benchmark) -> list[str]:
 
 
 def _seeds(benchmark: Benchmark) -> list[str]:
-    if len(set(benchmark.seeds)) == len(benchmark.seeds) and min(benchmark.seeds) >= 0:
+    if len(set(benchmark.seeds)) == len(benchmark.seeds) and all(0 <= seed < 2**63 for seed in benchmark.seeds):
         return []
-    return [f"seeds = {list(benchmark.seeds)}: whole numbers from 0 up, each once"]
+    return [f"seeds = {list(benchmark.seeds)}: whole numbers from 0 up (below 2**63), each once"]

@@ -28,7 +28,9 @@ arms:
   ce: {title: "LoRA, cross-entropy"}
   masks: {title: "LoRA, random masks"}
   afa: {title: "AFA"}
-data_sets: {films: {}, books: {}}
+data_sets:
+  films: {settings: {data: {evaluation: [{name: films_dev}]}}}
+  books: {settings: {data: {evaluation: [{name: books_dev}, {name: songs_dev}]}}}  # whose cells have no songs_dev
 goals:
   gain: {arm: afa, against: ce, at_least: 0.02}
   focus: {arm: afa, against: ce, metric: auprc, at_least: 0.5}

@@ -64,8 +64,10 @@ def test_matched_flops_lengthen_the_training(tmp_path: Path) -> None:
     [
         (("reference: ce", "reference: cee"), "reference = cee: no such arm; there are base, ce, long_ce, afa"),
         (("seeds:", "sedes:"), "sedes: unknown setting; did you mean seeds?"),
+        (("seeds: [3, 5]", f"seeds: [{2**63}]"), "whole numbers from 0 up .below 2"),
+        (("settings: {masking: {masks_per_review: 4}}", "settings: 4"), "arms.afa.settings = 4: should be a mapping .i"),
         (("match_flops: afa", "match_flops: base"), "match_flops = base: only trained arms take training operations"),
-        (("seeds: [3, 5]", "seeds: [3, 3]"), r"seeds = \[3, 3\]: whole numbers from 0 up, each once"),
+        (("seeds: [3, 5]", "seeds: [3, 3]"), r"seeds = \[3, 3\]: whole numbers from 0 up .below 2.*, each once"),
         (("masks_per_review: 4", "masks_per_reviews: 4"), "cell planted/afa and 1 more: masking.masks_per_reviews: "
          "unknown setting; did you mean masking.masks_per_review"),
         (("max_samples: 100", "max_samples: 0"), "cell other/base and 3 more: data.train.max_samples = 0: should be"),
@@ -78,7 +80,28 @@ def test_faults_name_file_cell_and_setting(tmp_path: Path, change: tuple[str, st
     assert change[0] in GOOD
     with pytest.raises(AfaError, match=message) as caught:
         cells_of(tmp_path, GOOD.replace(*change))
-    assert "b.yaml: " in str(caught.value) or "run.seed" in message
+    assert "b.yaml: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        ("metric: auroc", "goals.gain.metric = auroc: no such metric; there are accuracy, worst_group, "),
+        ("sets: [planted_tset]", "goals.gain.sets: no cell measures planted_tset; there are planted, mine, "
+         "planted/mine, other, planted_validation, other/planted_validation"),
+    ],
+)  # fmt: skip
+def test_a_goal_that_could_never_be_judged(tmp_path: Path, goal: str, message: str) -> None:
+    named = GOOD.replace("planted: {}", "planted: {settings: {data: {evaluation: [{name: mine}]}}}")
+    text = named + f"goals: {{gain: {{arm: afa, at_least: 0, {goal}}}}}\n"
+    with pytest.raises(AfaError, match=message):
+        cells_of(tmp_path, text)
+
+
+@pytest.mark.parametrize("goal", ["sets: [planted, other/mine]", "metric: passed_invariance_names", "metric: auprc"])
+def test_goals_by_every_name(tmp_path: Path, goal: str) -> None:
+    text = GOOD.replace("settings: {data: {train", "settings: {data: {evaluation: [{name: mine}], train")
+    assert cells_of(tmp_path, text + f"goals: {{gain: {{arm: afa, at_least: 0, {goal}}}}}\n")
 
 
 def test_labels_and_lists_are_replaced_whole() -> None:
