@@ -65,7 +65,7 @@ def test_matched_flops_lengthen_the_training(tmp_path: Path) -> None:
         (("reference: ce", "reference: cee"), "reference = cee: no such arm; there are base, ce, long_ce, afa"),
         (("seeds:", "sedes:"), "sedes: unknown setting; did you mean seeds?"),
         (("seeds: [3, 5]", f"seeds: [{2**63}]"), "whole numbers from 0 up .below 2"),
-        (("settings: {masking: {masks_per_review: 4}}", "settings: 4"), "arms.afa.settings = 4: should be a mapping .i"),
+        (("settings: {masking: {masks_per_review: 4}}", "settings: 4"), "arms.afa.settings = 4: should be a mapping"),
         (("match_flops: afa", "match_flops: base"), "match_flops = base: only trained arms take training operations"),
         (("seeds: [3, 5]", "seeds: [3, 3]"), r"seeds = \[3, 3\]: whole numbers from 0 up .below 2.*, each once"),
         (("masks_per_review: 4", "masks_per_reviews: 4"), "cell planted/afa and 1 more: masking.masks_per_reviews: "
