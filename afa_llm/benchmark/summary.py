@@ -22,7 +22,10 @@ class Line:
 
 
 def headline(content: Content, shown: str) -> Line:
-    """Whether the shown arm's accuracy differs from the reference's by more than noise, over all evaluation sets."""
+    """Whether the shown arm's accuracy differs from the reference's by more than noise: on which sets, else on average.
+
+    On average only where both intervals, over seeds and over reviews, leave out 0 on the same side.
+    """
     titles = {arm["name"]: arm["title"] for arm in content["arms"]}
     name, reference = titles[shown], titles[content["reference"]]
     rows = [r for r in content["comparisons"] if (r["arm"], r["metric"]) == (shown, "accuracy")]
@@ -33,11 +36,27 @@ def headline(content: Content, shown: str) -> Line:
     claims = {kind: [r["set"] for r in rows if difference_kind(r) == kind] for kind in ("better", "worse")}
     parts = [f"{_words(kind)} on {' and '.join(sets)}" for kind, sets in claims.items() if sets]
     kinds = [kind for kind, sets in claims.items() if sets]
-    if not parts:
-        title = f"No difference beyond noise between {name} and {reference}"
-    else:
+    if parts:
         title = f"{name} is {' and '.join(parts)} than {reference}"
+    elif kind := _kind_of_average(_average(content, shown)):
+        kinds, title = [kind], f"{name} is {_words(kind)} than {reference} on average, on no set alone"
+    else:
+        title = f"No difference beyond noise between {name} and {reference}"
     return Line(kinds[0] if len(kinds) == 1 else "same", title, _sentence(content, rows, shown, name, reference))
+
+
+def _average(content: Content, shown: str) -> Content | None:
+    return next((row for row in content["averages"] if row["arm"] == shown), None)
+
+
+def _kind_of_average(average: Content | None) -> str:
+    """better or worse; empty where nothing may be claimed."""
+    estimates = [average["over_seeds"], average["over_reviews"]] if average else []
+    if not estimates or any(found["low"] is None for found in estimates):
+        return ""
+    if all(found["low"] > 0 for found in estimates):
+        return "better"
+    return "worse" if all(found["high"] < 0 for found in estimates) else ""
 
 
 def _words(kind: str) -> str:
@@ -45,7 +64,7 @@ def _words(kind: str) -> str:
 
 
 def _sentence(content: Content, rows: list[Content], shown: str, name: str, reference: str) -> str:
-    average = next((row for row in content["averages"] if row["arm"] == shown), None)
+    average = _average(content, shown)
     if average:
         found, where = average["over_seeds"], f"averaged over {average['sets']} evaluation sets"
     else:

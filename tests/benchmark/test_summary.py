@@ -1,0 +1,54 @@
+"""The headline of a benchmark says what may be claimed, and no more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from afa_llm.benchmark.summary import headline
+
+SEEDS = {"value": 0.03, "low": 0.004, "high": 0.059, "count": 3}
+REVIEWS = {"value": 0.03, "low": 0.02, "high": 0.04, "count": 900}
+NOISE = {"value": 0.03, "low": -0.01, "high": 0.07, "count": 3}
+NO_INTERVAL = {"value": 0.03, "low": None, "high": None, "count": 1}
+
+
+def turned(estimate: dict[str, Any]) -> dict[str, Any]:
+    return estimate | {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"]}
+
+
+def content(seeds: dict[str, Any], reviews: dict[str, Any], stars: str = "") -> dict[str, Any]:
+    """Two sets, on the first of which something may be claimed where there are stars."""
+    row = {"arm": "afa", "metric": "accuracy", "over_seeds": NOISE, "detectable": 0.05, "p_holm": 0.2}
+    return {
+        "arms": [{"name": "ce", "title": "CE"}, {"name": "afa", "title": "AFA"}],
+        "reference": "ce",
+        "confidence": 0.95,
+        "comparisons": [row | {"set": "films", "stars": stars}, row | {"set": "books", "stars": ""}],
+        "averages": [{"arm": "afa", "sets": 2, "over_seeds": seeds, "over_reviews": reviews}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("seeds", "reviews", "kind", "title"),
+    [
+        (SEEDS, REVIEWS, "better", "AFA is more accurate than CE on average, on no set alone"),
+        (turned(SEEDS), turned(REVIEWS), "worse", "AFA is less accurate than CE on average, on no set alone"),
+        (NOISE, REVIEWS, "same", "No difference beyond noise between AFA and CE"),
+        (SEEDS, NOISE, "same", "No difference beyond noise between AFA and CE"),
+        (turned(SEEDS), REVIEWS, "same", "No difference beyond noise between AFA and CE"),
+        (NO_INTERVAL, REVIEWS, "same", "No difference beyond noise between AFA and CE"),
+    ],
+)
+def test_an_average_is_claimed_where_both_intervals_leave_out_0(
+    seeds: dict[str, Any], reviews: dict[str, Any], kind: str, title: str
+) -> None:
+    found = headline(content(seeds, reviews), "afa")
+    assert (found.kind, found.title) == (kind, title)
+
+
+def test_a_set_that_may_be_claimed_comes_before_the_average() -> None:
+    assert (
+        headline(content(turned(SEEDS), turned(REVIEWS), "★"), "afa").title == "AFA is more accurate on films than CE"
+    )
