@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from afa_llm.benchmark.matrix import Key, Matrix
-from afa_llm.benchmark.outcomes import BEHAVIOUR, METRIC_NAMES, SHARES
+from afa_llm.benchmark.outcomes import BEHAVIOUR, SHARES, TITLES
 from afa_llm.benchmark.settings import BEFORE, Benchmark, Goal
 from afa_llm.benchmark.statistics import over_seeds
 
@@ -20,9 +20,8 @@ def misnamed(benchmark: Benchmark, sets: Mapping[str, Sequence[str]]) -> list[st
     known = {name: None for data, names in sets.items() for title in names for name in _names((data, title))}
     found = []
     for name, goal in benchmark.goals.items():
-        if goal.metric not in METRIC_NAMES and not goal.metric.startswith(BEHAVIOUR):
-            there = ", ".join(METRIC_NAMES)
-            found.append(f"goals.{name}.metric = {goal.metric}: no such metric; there are {there}")
+        if goal.metric not in TITLES and not goal.metric.startswith(BEHAVIOUR):
+            found.append(f"goals.{name}.metric = {goal.metric}: no such metric; there are {', '.join(TITLES)}")
         for unknown in (wanted for wanted in goal.sets if wanted not in known):
             found.append(f"goals.{name}.sets: no cell measures {unknown}; there are {', '.join(known)}")
     return found

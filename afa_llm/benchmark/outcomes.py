@@ -20,8 +20,16 @@ SHARES = (ACCURACY, WORST_GROUP, RARE_WORD, PAIRS)
 """Metrics that are told in percent."""
 BEHAVIOUR = "passed_"
 """Begins the names of CheckList pass rates: passed_<kind>_<test>."""
-METRIC_NAMES = (*SHARES, "macro_f1", "ece", *(metric.name for metric in METRICS))
-"""All the others: a cell has those that its evaluation sets allow."""
+TITLES = {
+    ACCURACY: "Accuracy",
+    WORST_GROUP: "Accuracy, worst group",
+    RARE_WORD: "Accuracy, rare decisive word",
+    PAIRS: "Pairs all right",
+    "macro_f1": "Macro-F1",
+    "ece": "Calibration error",
+    **{metric.name: metric.title for metric in METRICS},
+}
+"""All other metrics by name; a cell has those that its evaluation sets allow."""
 
 
 @dataclass(frozen=True)

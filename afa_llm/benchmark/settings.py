@@ -40,7 +40,7 @@ class Goal(Section):
     arm: str = Field(description="arm that should be better")
     against: str = Field(BEFORE, description="arm that it is compared with; before: itself before training")
     metric: str = Field(
-        "accuracy", description="accuracy, worst_group, a focus metric such as auprc, …: a name of results.json"
+        "accuracy", description="accuracy, worst_group, a focus metric such as auprc, …: as in benchmark.json"
     )
     at_least: float = Field(
         description="smallest difference that reaches the goal; accuracy is a share: 0.01 = 1 point"

@@ -8,21 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from afa_llm.benchmark.outcomes import SHARES
+from afa_llm.benchmark.outcomes import SHARES, TITLES
 from afa_llm.evaluation.charts import short
 from afa_llm.evaluation.focus_metrics import METRICS
 from afa_llm.evaluation.verdict import points
 
 Row = Mapping[str, Any]
-TITLES = {
-    "accuracy": "Accuracy",
-    "worst_group": "Accuracy, worst group",
-    "rare_word": "Accuracy, rare decisive word",
-    "pair_consistency": "Pairs all right",
-    "macro_f1": "Macro-F1",
-    "ece": "Calibration error",
-    **{metric.name: metric.title for metric in METRICS},
-}
 LOWER_IS_BETTER = {"ece", *(metric.name for metric in METRICS if metric.better == "lower")}
 NEUTRAL = {metric.name for metric in METRICS if not metric.better}
 SHOWN_FOCUS = ("auprc", "comprehensiveness", "sufficiency", "leave_one_out_tau", "rare_mass", "stop_word_mass")

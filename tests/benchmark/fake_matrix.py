@@ -35,6 +35,7 @@ goals:
   gain: {arm: afa, against: ce, at_least: 0.02}
   focus: {arm: afa, against: ce, metric: auprc, at_least: 0.5}
   elsewhere: {arm: afa, at_least: 0, sets: [films_dev, songs_dev]}
+  at_films: {arm: afa, against: ce, at_least: 0, sets: [films]}
   later: {arm: afa, at_least: 0.126, relative: true}
 """
 TEMPLATES = ("review_sentiment", "overall_it_was")
