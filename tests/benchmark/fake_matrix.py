@@ -36,6 +36,7 @@ goals:
   focus: {arm: afa, against: ce, metric: auprc, at_least: 0.5}
   elsewhere: {arm: afa, at_least: 0, sets: [films_dev, songs_dev]}
   at_films: {arm: afa, against: ce, at_least: 0, sets: [films]}
+  at_books: {arm: afa, against: ce, at_least: 0, sets: [books_dev]}
   later: {arm: afa, at_least: 0.126, relative: true}
 """
 TEMPLATES = ("review_sentiment", "overall_it_was")

@@ -64,6 +64,7 @@ def test_matched_flops_lengthen_the_training(tmp_path: Path) -> None:
     [
         (("reference: ce", "reference: cee"), "reference = cee: no such arm; there are base, ce, long_ce, afa"),
         (("seeds:", "sedes:"), "sedes: unknown setting; did you mean seeds?"),
+        (("seeds: [3, 5]", "seeds: [-1]"), "whole numbers from 0 up .below 2"),
         (("seeds: [3, 5]", f"seeds: [{2**63}]"), "whole numbers from 0 up .below 2"),
         (("settings: {masking: {masks_per_review: 4}}", "settings: 4"), "arms.afa.settings = 4: should be a mapping"),
         (("match_flops: afa", "match_flops: base"), "match_flops = base: only trained arms take training operations"),
@@ -117,3 +118,8 @@ def test_selection_by_pattern(tmp_path: Path) -> None:
     assert len(select(cells, ["*/afa/seed3", "other"])) == 1 + 8
     with pytest.raises(AfaError, match="--only nothing: fits no cell; there are planted/base"):
         select(cells, ["nothing"])
+
+
+def test_a_goal_names_a_suite_without_splits_by_its_name(tmp_path: Path) -> None:
+    text = GOOD.replace("planted: {}", "planted: {settings: {data: {evaluation: [{path: 'suite:checklist'}]}}}")
+    assert cells_of(tmp_path, text + "goals: {gain: {arm: afa, at_least: 0, sets: [checklist]}}\n")
