@@ -122,6 +122,17 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--run", dest="folder", type=Path, metavar="RUN", help="use a run's settings and adapter")
     inspect.add_argument("--adapter", type=Path, metavar="DIR", help="an adapter folder")
     inspect.set_defaults(run=_inspect)
+    layers = verbs.add_parser(
+        "layers",
+        help="say which layers attention.layers should name",
+        description="For every layer: how well its focus fits what the answer comes from, found by hiding the words of "
+        "training reviews one by one. No annotations are needed; where the data has some, the focus is held against "
+        "them too. Ends with the layers that fit best, chosen on half of the reviews and judged on the others.",
+    )
+    _takes_config(layers)
+    layers.add_argument("--reviews", type=_reviews, default=100, metavar="N", help="training reviews asked about (100)")
+    layers.add_argument("--adapter", type=Path, metavar="DIR", help="ask a tuned model: a run's adapter/ folder")
+    layers.set_defaults(run=_layers)
     config = verbs.add_parser(
         "config",
         help="print the resolved settings",
@@ -242,6 +253,22 @@ def _inspect(options: argparse.Namespace) -> None:
     from afa_llm import jobs
 
     jobs.inspect(config, options.texts, adapter, Console())
+
+
+def _layers(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    config = _load(options)
+    _be_quiet()
+    from afa_llm import jobs
+
+    jobs.layers(config, options.reviews, options.adapter, Console())
+
+
+def _reviews(text: str) -> int:
+    if not text.isdigit() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 2 up")
+    return int(text)
 
 
 def _config(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The jobs behind the CLI's verbs: train, evaluate, inspect. Each is the order of its steps and the files it leaves."""
+"""The jobs behind the verbs train, evaluate, inspect and layers: the order of their steps, the files they leave."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from afa_llm.data.suites import resolve_suites
 from afa_llm.data.words import split_words
 from afa_llm.errors import AfaError, StoppedError
 from afa_llm.evaluation.focus_reader import FocusReader
+from afa_llm.evaluation.layer_focus import answer_shifts
 from afa_llm.kept_before import measure_before
 from afa_llm.material import Material, prepare
 from afa_llm.models.adapters import check_adapter
@@ -40,6 +41,7 @@ from afa_llm.training.trainer import Trainer
 from afa_llm.training.watchdog import Watchdog
 
 PATIENCE_SECONDS = 10.0  # how long a broken collective waits to learn which rank broke it
+DEEP = 12  # layers: from here on `all` is worth a word
 COURTESY_SECONDS = 3.0  # the launcher looks once a second, and should see the lost rank's exit code first
 
 
@@ -92,6 +94,7 @@ def train(config: Config) -> Path:
             prompts, deliver = material.train_prompts, service.deliver if service and generator else None
             trainer = Trainer(config, world, adversarial_round, engine, prompts, folder, validate, deliver)
             world.tell(f"{len(prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
+            _advise_layers(config, len(decoder.layers), world)
             before = measure_before(config, material, decoder, world, clock, service)
             with clock.phase("training"):
                 trainer.resume()
@@ -104,6 +107,14 @@ def train(config: Config) -> Path:
         if world.leads:
             write_results(config, material, world, folder, clock, before, after, summary)
     return folder
+
+
+def _advise_layers(config: Config, depth: int, world: World) -> None:
+    if config.attention.layers == "all" and depth >= DEEP and config.objective.policy_gradient_weight > 0:
+        world.tell(
+            f"attention.layers = all: of {depth} layers most say little about what decides, and the feedback has "
+            "little to go by; `afa layers` with this configuration names those that do"
+        )
 
 
 def evaluate(config: Config, adapter: Path | None) -> Path:
@@ -190,6 +201,36 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
             answer = ", ".join(f"{name} {share:.2f}" for name, share in zip(labels, share_C, strict=True))
             console.print(f"[bold]{title}[/bold]  {answer}")
             console.print(render_focus(prompt.words, focus_W.tolist()))
+
+
+def layers(config: Config, reviews: int, adapter: Path | None, console: Console) -> None:
+    """Print how well every layer's focus fits what hiding each word does to the answer, on `reviews` training reviews,
+    and the layers that fit best: for attention.layers."""
+    from afa_llm.evaluation.layer_table import layer_table
+
+    if adapter is not None:
+        check_adapter(adapter)
+    config = resolve_suites(config)
+    few = config.data.train.model_copy(update={"max_samples": min(reviews, config.data.train.max_samples or reviews)})
+    data = config.data.model_copy(update={"evaluation": (), "train": few})
+    attention = config.attention.model_copy(update={"layers": "all"})
+    config = config.model_copy(update={"data": data, "attention": attention})
+    world = distributed.start("plain", config.training.timeout_minutes)
+    material = prepare(config)
+    tell_data(material, world)
+    prompts = [prompt for prompt in material.train_prompts if len(prompt.example.words) > 1]
+    if len(prompts) < 2:
+        raise AfaError(
+            f"{config.data.train.path}: {len(prompts)} review(s) of two words or more; two are needed at least"
+        )
+    decoder = assembly.build_decoder(config, material, world.device, adapter)
+    reader = FocusReader(decoder, material.answers, prompts, config.evaluation.batch_size)
+    focus_NLW = reader.focus_by_layer()
+    counts, most = [len(prompt.example.words) for prompt in prompts], config.evaluation.leave_one_out_words
+    world.tell(f"{len(counts)} reviews, {sum(min(count, most) for count in counts)} words to hide one by one")
+    shift_NW = answer_shifts(counts, reader, most, config.run.seed)
+    for line in layer_table([prompt.example for prompt in prompts], focus_NLW, shift_NW):
+        console.print(line, soft_wrap=isinstance(line, str))  # a line to copy stays one line
 
 
 def _prompt(example: Example, builder: PromptBuilder, most: int) -> Prompt:

@@ -11,6 +11,7 @@ from afa_llm import jobs
 from afa_llm.config_loading import load_config
 from afa_llm.errors import AfaError
 from afa_llm.material import prepare
+from afa_llm.training.distributed import start
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def test_an_adapter_that_is_not_there(tiny_model: Path, tmp_path: Path) -> None:
     for job in (
         lambda: jobs.evaluate(config, tmp_path / "adapter"),
         lambda: jobs.inspect(config, ["fine"], tmp_path / "adapter", Console()),
+        lambda: jobs.layers(config, 10, tmp_path / "adapter", Console()),
     ):
         with pytest.raises(AfaError, match="no adapter here"):
             job()
@@ -62,3 +64,28 @@ def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_pat
     settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]
     with pytest.raises(AfaError, match=r"prompts\.demonstrations = 2: all 2 training reviews"):
         prepare(load_config(None, [*settings, "prompts.demonstrations=2"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "depth", "told"),
+    [
+        ([], 30, True),
+        ([], 6, False),
+        (["attention.layers=[17,18]"], 30, False),
+        (["objective.policy_gradient_weight=0"], 30, False),
+    ],
+)
+def test_all_layers_of_a_deep_model_are_worth_a_word(
+    settings: list[str], depth: int, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs._advise_layers(load_config(None, settings), depth, start("plain", 1))
+    assert ("`afa layers`" in capsys.readouterr().err) == told
+
+
+@pytest.mark.usefixtures("no_model")
+def test_layers_need_two_reviews_of_two_words(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"text": "fine film", "label": 1}\n{"text": "dull", "label": 0}\n')
+    settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}"]
+    settings += ["masking.masks_per_review=2"]
+    with pytest.raises(AfaError, match=r"1 review\(s\) of two words or more"):
+        jobs.layers(load_config(None, settings), 10, None, Console())

@@ -3,7 +3,7 @@
 Words are hidden by taking their keys out of attention (`block`), whatever view the training used: positions stay, no
 filler adds a meaning of its own. Work is shared over the ranks of a team; every rank gets the whole answer.
 
-Legend: N reviews, Q queries, W words, C labels, B rows of a pass.
+Legend: N reviews, Q queries, W words, C labels, B rows of a pass, L captured layers.
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ class FocusReader:
         """
         return shared(self.team, range(len(self.prompts)), self._focus_of)
 
+    def focus_by_layer(self) -> list[Floats]:
+        """Focus of every captured layer by itself, [L, W] of each review."""
+        return shared(self.team, range(len(self.prompts)), self._focus_by_layer_of)
+
     def __call__(self, reviews: Sequence[int], hidden: Sequence[frozenset[int]]) -> Floats:
         """Label log-probabilities [Q, C] of reviews with words hidden."""
         queries = list(zip(reviews, hidden, strict=True))
@@ -65,6 +69,22 @@ class FocusReader:
             )
             counts = [len(prompt.example.words) for prompt in batch.prompts]
             return [(raw_BW[i, :count], weighted_BW[i, :count]) for i, count in enumerate(counts)]
+
+        return self._by_length(indices, read)
+
+    def _focus_by_layer_of(self, indices: Sequence[int]) -> list[Floats]:
+        def read(rows: Sequence[int]) -> list[Floats]:
+            batch = self._batch([indices[row] for row in rows])
+            view = clean_view(batch)
+            layers = self.decoder.read_rows(view).split(1)
+            focus_BLW = np.stack(
+                [
+                    read_focus(rows_1BHT, view.word_of_token_BT, view.word_mask_BW).focus_BW.double().cpu().numpy()
+                    for rows_1BHT in layers
+                ],
+                axis=1,
+            )
+            return [focus_BLW[i, :, : len(prompt.example.words)] for i, prompt in enumerate(batch.prompts)]
 
         return self._by_length(indices, read)
 

@@ -36,6 +36,15 @@ def test_a_run_leaves_its_files(afa: Callable, tiny_model: Path, tmp_path: Path)
     assert shown.returncode == 0, shown.stderr
     assert "base" in shown.stdout and "tuned" in shown.stdout and "revolting" in shown.stdout
 
+    layers = afa("layers", f"model.path={tiny_model}", *SMALL, "--reviews", "6", "--adapter", str(folder / "adapter"))
+    assert layers.returncode == 0, layers.stderr
+    assert "6 reviews" in layers.stdout and "AUPRC" in layers.stdout
+    choice = layers.stdout.splitlines()[-1]
+    assert choice.startswith("attention.layers=[")
+    assert afa("config", choice).returncode == 0
+    few = afa("layers", "--reviews", "1")
+    assert few.returncode == 2 and "a whole number from 2 up" in few.stderr
+
     measured = afa("evaluate", f"model.path={tiny_model}", "run.name=two", *SMALL, "--adapter", str(folder / "adapter"))
     assert measured.returncode == 0, measured.stderr
     other = json.loads((tmp_path / "runs" / "two" / "results.json").read_text())

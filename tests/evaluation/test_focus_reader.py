@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def test_the_value_weighted_focus_is_attention_times_the_length_of_values(reader
         assert weighted_W == pytest.approx(expected_weighted, abs=1e-6)
         assert np.abs(raw_W - weighted_W).max() > 1e-3  # they do differ
     assert all((a == b).all() for a, (b, _) in zip(reader.focus(), found, strict=True))
+
+
+def test_focus_by_layer_is_that_of_each_layer_alone(reader: FocusReader) -> None:
+    found = reader.focus_by_layer()
+    for place, layer in enumerate(reader.decoder.layers):
+        alone = copy(reader.decoder)
+        alone.layers = (layer,)
+        expected = FocusReader(alone, reader.answers, reader.prompts, batch_size=7).focus()
+        for each_LW, expected_W in zip(found, expected, strict=True):
+            assert each_LW[place] == pytest.approx(expected_W, abs=1e-6)
+    assert np.abs(found[0][0] - found[0][1]).max() > 1e-3  # the layers do differ
 
 
 def test_what_is_hidden_can_not_matter(reader: FocusReader) -> None:

@@ -1,0 +1,118 @@
+"""Which layers look at the words that decide? For `attention.layers`, and without annotations.
+
+Every word is hidden by itself, and how far the answer moves then (the total variation distance of the labels' answers)
+is what the word decides. The lift of a focus is how far the answer moves when a word drawn from it is hidden, against a
+word drawn evenly: what a masking policy has to go by. In a large decoder most layers lift little (they spread over the
+context), and a focus averaged over all of them says little. Kendall's τ was tried first and tells layers apart badly:
+it is about the order of the many words that decide nothing. Source: our choice; leave-one-out as in Li, Monroe and
+Jurafsky (2016, arXiv 1612.08220).
+
+Legend: N reviews, L layers, W words of one review, C labels, Q queries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import average_precision_score
+
+from afa_llm.evaluation.estimates import Floats
+from afa_llm.evaluation.faithfulness import MaskedProbability
+from afa_llm.evaluation.plausibility import decisive
+from afa_llm.evaluation.word_frequencies import is_stop_word
+from afa_llm.records import Example
+
+
+@dataclass(frozen=True)
+class BandFocus:
+    """The mean focus of the layers `first` to `last`, both included: means over the reviews where each is defined (NaN
+    where it is on none).
+
+    `lift`: over all reviews together, so that those count whose answer moves. `auprc`: against the words that people
+    marked. `stop_words`: share of the focus on function words.
+    """
+
+    first: int
+    last: int
+    lift: float
+    auprc: float
+    stop_words: float
+
+    @property
+    def depth(self) -> int:
+        return self.last - self.first + 1
+
+
+def answer_shifts(counts: Sequence[int], probability: MaskedProbability, most: int, seed: int) -> list[Floats]:
+    """How far the answer moves when a word is hidden, [W] for each review of `counts` words: the total variation
+    distance of the label distributions, in [0, 1]. Of a review of more than `most` words so many are asked about, drawn
+    evenly; the others are NaN."""
+    draw = np.random.default_rng(seed)
+    asked_N = [np.sort(draw.permutation(count)[:most]) for count in counts]
+    queries = [(n, frozenset(words)) for n, asked in enumerate(asked_N) for words in [[], *([int(w)] for w in asked)]]
+    logprob_QC = probability([n for n, _ in queries], [hidden for _, hidden in queries])
+    share_QC = np.exp(logprob_QC - np.logaddexp.reduce(logprob_QC, axis=1, keepdims=True))
+    found, start = [], 0
+    for count, asked in zip(counts, asked_N, strict=True):
+        shift_W = np.full(count, np.nan)
+        shift_W[asked] = np.abs(share_QC[start + 1 : start + 1 + len(asked)] - share_QC[start]).sum(1) / 2
+        found.append(shift_W)
+        start += 1 + len(asked)
+    return found
+
+
+def band_focus(
+    examples: Sequence[Example], focus_NLW: Sequence[Floats], shift_NW: Sequence[Floats], first: int, last: int
+) -> BandFocus:
+    """One band, judged on these reviews."""
+    auprc, stop_words = [], []
+    for example, focus_LW in zip(examples, focus_NLW, strict=True):
+        focus_W = _of_band(focus_LW, first, last)
+        marked_W = decisive(example)
+        if marked_W is not None:
+            auprc.append(float(average_precision_score(marked_W, focus_W)))
+        common_W = [is_stop_word(example.text[start:end]) for start, end in example.words]
+        stop_words.append(float(focus_W[common_W].sum()))
+    return BandFocus(first, last, _lift(focus_NLW, shift_NW, first, last), _mean(auprc), _mean(stop_words))
+
+
+def best_band(
+    examples: Sequence[Example], focus_NLW: Sequence[Floats], shift_NW: Sequence[Floats]
+) -> tuple[BandFocus, BandFocus]:
+    """The run of layers to steer: chosen on every second review, and what it is on the others.
+
+    The run with the most lift above half height (half way from 1 to the highest layer's), summed over its layers: as
+    many layers as possible, since more are more to steer, but few that know nothing. NaN lifts where no answer moves.
+    """
+    half_NLW, half_NW = focus_NLW[::2], shift_NW[::2]
+    lift_L = [_lift(half_NLW, half_NW, layer, layer) for layer in range(len(focus_NLW[0]))]
+    above_L = np.asarray(lift_L) - (1 + max(lift_L)) / 2
+    runs = [(first, last) for first in range(len(lift_L)) for last in range(first, len(lift_L))]
+    first, last = max(runs, key=lambda run: above_L[run[0] : run[1] + 1].sum())
+    return (
+        band_focus(examples[::2], half_NLW, half_NW, first, last),
+        band_focus(examples[1::2], focus_NLW[1::2], shift_NW[1::2], first, last),
+    )
+
+
+def _lift(focus_NLW: Sequence[Floats], shift_NW: Sequence[Floats], first: int, last: int) -> float:
+    """Where not every word was asked about, those that were stand for all."""
+    drawn = even = 0.0
+    for focus_LW, shift_W in zip(focus_NLW, shift_NW, strict=True):
+        part_W = np.nan_to_num(_of_band(focus_LW, first, last) * shift_W)
+        drawn += float(part_W.sum() * len(shift_W) / np.isfinite(shift_W).sum())
+        even += float(np.nanmean(shift_W))
+    return drawn / even if even > 0 else math.nan
+
+
+def _of_band(focus_LW: Floats, first: int, last: int) -> Floats:
+    focus_W: Floats = focus_LW[first : last + 1].mean(0)
+    return focus_W
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan

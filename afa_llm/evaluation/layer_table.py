@@ -1,0 +1,62 @@
+"""What `afa layers` prints: a row for each layer, all layers together, and the run of layers that fits best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from afa_llm.evaluation.estimates import Floats
+from afa_llm.evaluation.layer_focus import BandFocus, band_focus, best_band
+from afa_llm.records import Example
+
+BAR = 20
+
+
+def layer_table(
+    examples: Sequence[Example], focus_NLW: Sequence[Floats], shift_NW: Sequence[Floats]
+) -> Iterator[RenderableType]:
+    """Things to print, from `answer_shifts` and the focus of every layer of each review."""
+    depth = len(focus_NLW[0])
+    rows = [band_focus(examples, focus_NLW, shift_NW, layer, layer) for layer in range(depth)]
+    together = band_focus(examples, focus_NLW, shift_NW, 0, depth - 1)
+    highest = max((row.lift for row in rows if row.lift > 0), default=1.0)
+    marked = not math.isnan(together.auprc)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layer", justify="right")
+    table.add_column("lift", justify="right")
+    table.add_column("", width=BAR)
+    table.add_column("stop words", justify="right")
+    if marked:
+        table.add_column("AUPRC", justify="right")
+    for row in [*rows, together]:
+        name = str(row.first) if row.depth == 1 else "all"
+        level = 0 if math.isnan(row.lift) else round(BAR * row.lift / highest)
+        cells = [name, _number(row.lift), "█" * level, f"{100 * row.stop_words:.0f} %"]
+        table.add_row(*cells, *([_number(row.auprc)] if marked else []))
+    yield table
+    yield (
+        f"{len(examples)} reviews. Lift: how far the answer moves when a word drawn from the layer's focus is hidden, "
+        "against a word drawn evenly (1: the layer knows nothing). Stop words: their share of the focus."
+        + (" AUPRC: against the words marked as decisive." * marked)
+    )
+    best, there = best_band(examples, focus_NLW, shift_NW)
+    if math.isnan(best.lift):
+        yield "No layer's focus can be judged: hiding words does not move the answer."
+        return
+    yield from _advice(best, there, band_focus(examples[1::2], focus_NLW[1::2], shift_NW[1::2], 0, depth - 1))
+
+
+def _advice(best: BandFocus, there: BandFocus, together: BandFocus) -> Iterator[str]:
+    named = ", ".join(str(layer) for layer in range(best.first, best.last + 1))
+    yield (
+        f"Chosen on every second review ({_number(best.lift)} there). On the others: {_number(there.lift)}, "
+        f"all layers together {_number(together.lift)}."
+    )
+    yield f"attention.layers=[{named}]"
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"

@@ -1,0 +1,151 @@
+"""Which layers look at the words that decide: worked examples, and worlds where the right layers are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from afa_llm.data.words import split_words
+from afa_llm.evaluation.estimates import Floats
+from afa_llm.evaluation.layer_focus import answer_shifts, band_focus, best_band
+from afa_llm.evaluation.layer_table import layer_table
+from afa_llm.records import Example
+
+
+def review(text: str, marked: Sequence[float] | None = None) -> Example:
+    return Example(text, text, 0, split_words(text), tuple(marked) if marked else None)
+
+
+def votes(reviews: Sequence[int], hidden: Sequence[frozenset[int]]) -> Floats:
+    """Word 2 votes for label 1, word 0 against it; not normalised, as label words of a prompt are not."""
+    logits = [2.0 * (2 not in words) - 1.0 * (0 not in words) for words in hidden]
+    return np.array([[-3.0, -3.0 + logit] for logit in logits])
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def test_shift_is_how_far_the_answer_moves() -> None:
+    first, second = answer_shifts([3, 1], votes, 60, 0)
+    clean = sigmoid(1)
+    assert first == pytest.approx([sigmoid(2) - clean, 0, clean - sigmoid(-1)])  # either way counts
+    assert second == pytest.approx([sigmoid(2) - clean])
+
+
+def test_of_a_long_review_some_words_are_asked_about() -> None:
+    asked: list[int] = []
+
+    def counted(reviews: Sequence[int], hidden: Sequence[frozenset[int]]) -> Floats:
+        asked.extend(next(iter(words)) for words in hidden if words)
+        return votes(reviews, hidden)
+
+    (found,) = answer_shifts([50], counted, 20, 0)
+    assert len(set(asked)) == 20
+    assert sorted(np.flatnonzero(np.isfinite(found))) == sorted(asked)
+    assert [answer_shifts([50], votes, 20, seed)[0].tolist() for seed in (0, 0)] == [
+        pytest.approx(found.tolist(), nan_ok=True)
+    ] * 2
+    assert np.isfinite(answer_shifts([50], votes, 20, 1)[0]).tolist() != np.isfinite(found).tolist()
+
+
+def test_lift_stop_words_and_auprc_by_hand() -> None:
+    examples = [review("the film drags", [0, 0, 1]), review("a gem", None)]
+    focus = [np.array([[0.2, 0.2, 0.6], [0.5, 0.4, 0.1]]), np.array([[0.25, 0.75], [0.5, 0.5]])]
+    shift = [np.array([0.0, 0.1, 0.5]), np.array([0.0, 0.2])]
+    top = band_focus(examples, focus, shift, 0, 0)
+    even = 0.6 / 3 + 0.2 / 2
+    assert top.lift == pytest.approx((0.2 * 0.1 + 0.6 * 0.5 + 0.75 * 0.2) / even)
+    assert top.stop_words == pytest.approx((0.2 + 0.25) / 2)
+    assert top.auprc == pytest.approx(1.0)  # of the one review that has marks
+    assert band_focus(examples, focus, shift, 1, 1).auprc == pytest.approx(1 / 3)
+    both = band_focus(examples, focus, shift, 0, 1)
+    assert both.lift == pytest.approx((0.3 * 0.1 + 0.35 * 0.5 + 0.625 * 0.2) / even)
+    assert both.depth == 2
+
+
+def test_words_that_were_not_asked_about_do_not_bias_the_lift() -> None:
+    """Half of the words unknown, drawn evenly: on average over the draws the lift is that of all words."""
+    rng = np.random.default_rng(0)
+    focus, shift = [rng.dirichlet(np.ones(10))[None]], rng.random(10)
+    example, found = review(" ".join("abcdefghij")), []
+    for _ in range(4000):
+        part = np.where(np.isin(np.arange(10), rng.permutation(10)[:5]), shift, np.nan)
+        found.append(band_focus([example], focus, [part], 0, 0).lift * np.nanmean(part))
+    assert np.mean(found) == pytest.approx(float(focus[0][0] @ shift), rel=0.02)
+
+
+def world(
+    deciding: Sequence[int], reviews: int = 40, layers: int = 6
+) -> tuple[list[Example], list[Floats], list[Floats]]:
+    """One word of eight decides; the layers `deciding` look at it more than at others, each with noise of its own."""
+    rng = np.random.default_rng(3)
+    examples, focus, shift = [], [], []
+    for _ in range(reviews):
+        key = int(rng.integers(8))
+        logits = rng.normal(0, 0.3, (layers, 8))
+        logits[list(deciding), key] += 2
+        focus.append(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
+        shift.append(np.where(np.arange(8) == key, 0.5, 0.02))
+        examples.append(review("one two three four five six seven eight"))
+    return examples, focus, shift
+
+
+def test_the_band_that_decides_is_found_whole() -> None:
+    best, there = best_band(*world([2, 3, 4]))
+    assert (best.first, best.last) == (2, 4)
+    assert there.lift > 2
+
+
+def test_a_weak_layer_between_strong_ones_is_bridged_and_weak_ones_beside_are_not() -> None:
+    """Lifts 1, 1.1, 2, 1.4, 2, 1.1 of six layers: half height is 1.5, and 1.4 costs less than 2 adds."""
+    lifts = np.array([1.0, 1.1, 2.0, 1.4, 2.0, 1.1])
+    focus_LW = np.stack([lifts / 2, 1 - lifts / 2], axis=1)  # of two words the first alone decides
+    best, _ = best_band([review("a b")] * 2, [focus_LW] * 2, [np.array([1.0, 0.0])] * 2)
+    assert (best.first, best.last) == (2, 4)
+    assert best.lift == pytest.approx(1.8)
+
+
+def test_a_single_layer_is_found_too() -> None:
+    best, _ = best_band(*world([4]))
+    assert (best.first, best.last) == (4, 4)
+
+
+def test_chosen_on_every_second_review_and_judged_on_the_others() -> None:
+    examples, focus, shift = world([1])
+    for n in range(1, len(focus), 2):
+        focus[n] = np.full_like(focus[n], 1 / 8)
+    best, there = best_band(examples, focus, shift)
+    assert (best.first, best.last) == (1, 1)
+    assert best.lift > 2
+    assert there.lift == pytest.approx(1)
+
+
+def printed(examples: list[Example], focus: list[Floats], shift: list[Floats]) -> str:
+    console = Console(width=100)
+    with console.capture() as capture:
+        for line in layer_table(examples, focus, shift):
+            console.print(line, soft_wrap=isinstance(line, str))
+    return capture.get()
+
+
+def test_what_is_printed() -> None:
+    said = printed(*world([2, 3, 4]))
+    assert said.splitlines()[-1] == "attention.layers=[2, 3, 4]"
+    assert "AUPRC" not in said  # nothing is marked
+    examples, focus, shift = world([2, 3, 4])
+    examples[0] = review(examples[0].text, [1, 0, 0, 0, 0, 0, 0, 0])
+    assert "AUPRC" in printed(examples, focus, shift)
+
+
+def test_answers_that_never_move_judge_no_layer() -> None:
+    examples, focus, shift = world([2])
+    still = [np.zeros_like(each) for each in shift]
+    assert math.isnan(best_band(examples, focus, still)[0].lift)
+    said = printed(examples, focus, still)
+    assert "No layer's focus can be judged" in said
+    assert "attention.layers" not in said
