@@ -25,6 +25,7 @@ from afa_llm.evaluation.results import Measured, Reading, RunFacts, build_result
 from afa_llm.evaluation.slices import Slice, slices_of
 from afa_llm.evaluation.word_frequencies import WordFrequencies, is_punctuation, normal_form
 from afa_llm.material import Material
+from afa_llm.models.compute_type import device_name
 from afa_llm.models.decoder import Decoder
 from afa_llm.records import Answers, AnswerWords, Prompt
 from afa_llm.rollouts.engine_service import EngineService
@@ -143,7 +144,7 @@ def write_results(
         config=config.model_dump(mode="json"),
         seed=config.run.seed,
         world_size=world.size,
-        device=str(world.device),
+        device=device_name(world.device),
         started=clock.started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=clock.seconds,

@@ -29,7 +29,7 @@ SCHEMA = {
     "schema": "version of this layout: 1",
     "name": "name of the benchmark",
     "command": "what was typed",
-    "versions.*": "installed version of each package that matters, null where absent",
+    "versions.*": "version of each package that matters where the cells ran (several: joined by |), null where absent",
     "seeds[]": "run.seed of the cells",
     "confidence": "level of all intervals",
     "reference": "arm that the others are compared with",
@@ -102,7 +102,7 @@ def build(matrix: Matrix, command: str) -> dict[str, Any]:
         "schema": 1,
         "name": benchmark.name,
         "command": command,
-        "versions": library_versions(),
+        "versions": _versions(matrix),
         "seeds": benchmark.seeds,
         "confidence": matrix.how.confidence,
         "reference": benchmark.reference,
@@ -114,6 +114,18 @@ def build(matrix: Matrix, command: str) -> dict[str, Any]:
         "goals": [judged(matrix, name, goal) for name, goal in benchmark.goals.items()],
     }
     return plain(content)
+
+
+def _versions(matrix: Matrix) -> dict[str, str | None]:
+    """Of the cells, which may have run elsewhere than this report is written; of this place where none has run."""
+    told = [outcome.results["run"]["versions"] for outcome in matrix.outcomes.values()]
+    if not told:
+        return library_versions()
+    found = {}
+    for package in dict.fromkeys(package for versions in told for package in versions):
+        seen = sorted({versions.get(package) or "absent" for versions in told})
+        found[package] = None if seen == ["absent"] else " | ".join(seen)
+    return found
 
 
 def _arm(name: str, arm: Arm) -> dict[str, Any]:

@@ -20,6 +20,11 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(present is True for name, present in found.items() if "bf16" in name)
 
 
+def device_name(device: torch.device) -> str:
+    """The device, and for a GPU which card it is: times and memory mean nothing without."""
+    return f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
+
+
 def choose_dtype(settings: Model, *, native: bool) -> Model:
     """The settings with `auto` replaced: bfloat16 where it is native, else float32."""
     if settings.dtype != "auto":

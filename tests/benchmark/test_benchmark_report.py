@@ -164,3 +164,17 @@ def test_a_cell_of_another_kind_is_refused(tmp_path: Path) -> None:
     (cell.folder / "results.json").write_text((trained.folder / "results.json").read_text())
     with pytest.raises(AfaError, match="is no prompted cell"):
         read_outcome(cell)
+
+
+def test_versions_are_those_of_the_cells(tmp_path: Path) -> None:
+    """Not those of the machine that writes the report; where they differ, all are named."""
+    benchmark, cells = write_fake_matrix(tmp_path, seeds=(0, 1), reviews=40)
+    for cell in cells:
+        path = cell.folder / "results.json"
+        results = json.loads(path.read_text())
+        torch = "2.11.0" if cell.seed else "2.12.0"
+        results["run"]["versions"] = {"torch": torch, "peft": "0.99", "vllm": None}
+        path.write_text(json.dumps(results))
+    write_benchmark(benchmark, cells, tmp_path / "fake")
+    found = json.loads((tmp_path / "fake" / "benchmark.json").read_text())["versions"]
+    assert found == {"torch": "2.11.0 | 2.12.0", "peft": "0.99", "vllm": None}

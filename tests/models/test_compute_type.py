@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from afa_llm.config_running import Model
-from afa_llm.models.compute_type import choose_dtype, has_bfloat16, torch_dtype
+from afa_llm.models.compute_type import choose_dtype, device_name, has_bfloat16, torch_dtype
 
 CPU = torch.device("cpu")
 
@@ -41,3 +41,9 @@ def test_a_processor_with_bfloat16_instructions_is_known(
     monkeypatch.setattr(torch, "cpu", SimpleNamespace(get_capabilities=lambda: found))
     assert has_bfloat16(CPU) is expected
     assert torch_dtype(Model(), CPU) == (torch.bfloat16 if expected else torch.float32)
+
+
+def test_a_card_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device.index}")
+    assert device_name(torch.device("cuda", 1)) == "cuda:1, Card 1"
+    assert device_name(torch.device("cpu")) == "cpu"
