@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import average_precision_score
 
+from afa_llm.errors import AfaError
 from afa_llm.evaluation.estimates import Floats
 from afa_llm.evaluation.faithfulness import MaskedProbability
 from afa_llm.evaluation.plausibility import decisive
@@ -49,11 +50,13 @@ class BandFocus:
 def answer_shifts(counts: Sequence[int], probability: MaskedProbability, most: int, seed: int) -> list[Floats]:
     """How far the answer moves when a word is hidden, [W] for each review of `counts` words: the total variation
     distance of the label distributions, in [0, 1]. Of a review of more than `most` words so many are asked about, drawn
-    evenly; the others are NaN."""
+    evenly; the others are NaN. Raises AfaError where answers are not numbers."""
     draw = np.random.default_rng(seed)
     asked_N = [np.sort(draw.permutation(count)[:most]) for count in counts]
     queries = [(n, frozenset(words)) for n, asked in enumerate(asked_N) for words in [[], *([int(w)] for w in asked)]]
     logprob_QC = probability([n for n, _ in queries], [hidden for _, hidden in queries])
+    if np.isnan(logprob_QC).any():
+        raise AfaError("the model's answers are not numbers; its weights may hold NaN: name others")
     share_QC = np.exp(logprob_QC - np.logaddexp.reduce(logprob_QC, axis=1, keepdims=True))
     found, start = [], 0
     for count, asked in zip(counts, asked_N, strict=True):

@@ -46,6 +46,9 @@ def layer_table(
     if math.isnan(best.lift):
         yield "No layer's focus can be judged: hiding words does not move the answer."
         return
+    if best.lift <= 1:
+        yield "No layer's focus does better than chance. Tune on the task first, then ask again with --adapter."
+        return
     yield from _advice(best, there, band_focus(examples[1::2], focus_NLW[1::2], shift_NW[1::2], 0, depth - 1))
 
 

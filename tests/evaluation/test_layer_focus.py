@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from afa_llm.data.words import split_words
+from afa_llm.errors import AfaError
 from afa_llm.evaluation.estimates import Floats
 from afa_llm.evaluation.layer_focus import answer_shifts, band_focus, best_band
 from afa_llm.evaluation.layer_table import layer_table
@@ -140,6 +141,21 @@ def test_what_is_printed() -> None:
     examples, focus, shift = world([2, 3, 4])
     examples[0] = review(examples[0].text, [1, 0, 0, 0, 0, 0, 0, 0])
     assert "AUPRC" in printed(examples, focus, shift)
+
+
+def test_layers_that_know_nothing_are_not_named() -> None:
+    examples, focus, shift = world([2])
+    blind = [np.full_like(each, 1 / 8) for each in focus]
+    for each, moved in zip(blind, shift, strict=True):
+        each[:, int(moved.argmax())] = 0.01  # they look away from the word that decides
+    said = printed(examples, blind, shift)
+    assert "No layer's focus does better than chance" in said
+    assert "attention.layers" not in said
+
+
+def test_answers_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(AfaError, match="not numbers"):
+        answer_shifts([2], lambda reviews, hidden: np.full((len(hidden), 2), np.nan), 60, 0)
 
 
 def test_answers_that_never_move_judge_no_layer() -> None:

@@ -58,6 +58,14 @@ def test_an_empty_folder(tmp_path: Path) -> None:
     check_refused(lambda: load_tokenizer(settings(tmp_path)), str(tmp_path), "no tokenizer there", "tokenizer.json")
 
 
+def test_a_gguf_file_is_told_how_to_become_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "q4.gguf"
+    file.write_bytes(b"GGUF")
+    for path in (tmp_path, file):
+        for load in (lambda s: load_base(s, CPU), load_tokenizer):
+            check_refused(lambda load=load, path=path: load(settings(path)), str(path), "tools/gguf_to_folder.py")
+
+
 def test_a_name_too_long_for_a_folder() -> None:
     check_refused(lambda: load_tokenizer(settings(Path("a" * 300))), "model.path = aaa")
 
