@@ -21,7 +21,7 @@ DECODERS = "choose a decoder family such as Llama, Mistral, Qwen, Gemma, Phi or 
 def unloadable(path: str, what: str, error: Exception, family: str = "its family") -> str:
     """The message for a `model.path` whose model or tokenizer transformers could not load."""
     text, start = str(error), f"model.path = {path}:"
-    if _is_gguf(Path(path)):
+    if _is_gguf(path):
         return f"{start} a GGUF file; make a folder of safetensors of it first (tools/gguf_to_folder.py FILE FOLDER)"
     if "trust_remote_code" in text:
         return f"{start} this {what} wants to run code from its repository, which afa-llm never does; {DECODERS}"
@@ -38,11 +38,11 @@ def unloadable(path: str, what: str, error: Exception, family: str = "its family
     return f"{start} the {what} cannot be loaded: {first_reason(error)}"
 
 
-def _is_gguf(path: Path) -> bool:
+def _is_gguf(path: str) -> bool:
     """A GGUF file, or a folder that holds one in place of a model."""
-    if path.is_dir():
-        return not (path / "config.json").exists() and any(path.glob("*.gguf"))
-    return path.suffix == ".gguf" and path.exists()
+    if os.path.isdir(path):
+        return any(Path(path).glob("*.gguf")) and not os.path.exists(os.path.join(path, "config.json"))
+    return path.endswith(".gguf") and os.path.exists(path)
 
 
 def refuse_pickled_shards(where: str, revision: str | None, path: str, index: str | None) -> None:
