@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         help="say which layers attention.layers should name",
         description="For every layer: how well its focus fits what the answer comes from, found by hiding the words of "
         "training reviews one by one. No annotations are needed; where the data has some, the focus is held against "
-        "them too. Ends with the layers that fit best, chosen on half of the reviews and judged on the others.",
+        "them too. Ends with the layers to name, and what such a choice is worth on other reviews.",
     )
     _takes_config(layers)
     layers.add_argument("--reviews", type=_reviews, default=100, metavar="N", help="training reviews asked about (100)")

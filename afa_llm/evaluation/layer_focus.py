@@ -84,31 +84,45 @@ def band_focus(
 
 def best_band(
     examples: Sequence[Example], focus_NLW: Sequence[Floats], shift_NW: Sequence[Floats]
-) -> tuple[BandFocus, BandFocus]:
-    """The run of layers to steer: chosen on every second review, and what it is on the others.
+) -> tuple[BandFocus, float]:
+    """The run of layers to steer, on all reviews, and the lift that such a choice has on reviews it was not made on:
+    chosen on every second one and judged on the others, and the other way round.
 
     The run with the most lift above half height (half way from 1 to the highest layer's), summed over its layers: as
     many layers as possible, since more are more to steer, but few that know nothing. NaN lifts where no answer moves.
     """
-    half_NLW, half_NW = focus_NLW[::2], shift_NW[::2]
-    lift_L = [_lift(half_NLW, half_NW, layer, layer) for layer in range(len(focus_NLW[0]))]
+    drawn = even = 0.0
+    for chosen_on, judged_on in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
+        run = _best_run(focus_NLW[chosen_on], shift_NW[chosen_on])
+        parts = _drawn_and_even(focus_NLW[judged_on], shift_NW[judged_on], *run)
+        drawn, even = drawn + parts[0], even + parts[1]
+    elsewhere = drawn / even if even > 0 else math.nan
+    return band_focus(examples, focus_NLW, shift_NW, *_best_run(focus_NLW, shift_NW)), elsewhere
+
+
+def _best_run(focus_NLW: Sequence[Floats], shift_NW: Sequence[Floats]) -> tuple[int, int]:
+    lift_L = [_lift(focus_NLW, shift_NW, layer, layer) for layer in range(len(focus_NLW[0]))]
     above_L = np.asarray(lift_L) - (1 + max(lift_L)) / 2
     runs = [(first, last) for first in range(len(lift_L)) for last in range(first, len(lift_L))]
-    first, last = max(runs, key=lambda run: above_L[run[0] : run[1] + 1].sum())
-    return (
-        band_focus(examples[::2], half_NLW, half_NW, first, last),
-        band_focus(examples[1::2], focus_NLW[1::2], shift_NW[1::2], first, last),
-    )
+    return max(runs, key=lambda run: float(above_L[run[0] : run[1] + 1].sum()))
 
 
 def _lift(focus_NLW: Sequence[Floats], shift_NW: Sequence[Floats], first: int, last: int) -> float:
-    """Where not every word was asked about, those that were stand for all."""
+    drawn, even = _drawn_and_even(focus_NLW, shift_NW, first, last)
+    return drawn / even if even > 0 else math.nan
+
+
+def _drawn_and_even(
+    focus_NLW: Sequence[Floats], shift_NW: Sequence[Floats], first: int, last: int
+) -> tuple[float, float]:
+    """Sums over reviews of the mean shift of a word drawn from the band's focus, and of one drawn evenly. Where not
+    every word was asked about, those that were stand for all."""
     drawn = even = 0.0
     for focus_LW, shift_W in zip(focus_NLW, shift_NW, strict=True):
         part_W = np.nan_to_num(_of_band(focus_LW, first, last) * shift_W)
         drawn += float(part_W.sum() * len(shift_W) / np.isfinite(shift_W).sum())
         even += float(np.nanmean(shift_W))
-    return drawn / even if even > 0 else math.nan
+    return drawn, even
 
 
 def _of_band(focus_LW: Floats, first: int, last: int) -> Floats:

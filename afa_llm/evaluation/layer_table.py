@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from afa_llm.evaluation.estimates import Floats
-from afa_llm.evaluation.layer_focus import BandFocus, band_focus, best_band
+from afa_llm.evaluation.layer_focus import band_focus, best_band
 from afa_llm.records import Example
 
 BAR = 20
@@ -42,23 +42,17 @@ def layer_table(
         "against a word drawn evenly (1: the layer knows nothing). Stop words: their share of the focus."
         + (" AUPRC: against the words marked as decisive." * marked)
     )
-    best, there = best_band(examples, focus_NLW, shift_NW)
+    best, elsewhere = best_band(examples, focus_NLW, shift_NW)
     if math.isnan(best.lift):
         yield "No layer's focus can be judged: hiding words does not move the answer."
-        return
-    if best.lift <= 1:
+    elif best.lift <= 1:
         yield "No layer's focus does better than chance. Tune on the task first, then ask again with --adapter."
-        return
-    yield from _advice(best, there, band_focus(examples[1::2], focus_NLW[1::2], shift_NW[1::2], 0, depth - 1))
-
-
-def _advice(best: BandFocus, there: BandFocus, together: BandFocus) -> Iterator[str]:
-    named = ", ".join(str(layer) for layer in range(best.first, best.last + 1))
-    yield (
-        f"Chosen on every second review ({_number(best.lift)} there). On the others: {_number(there.lift)}, "
-        f"all layers together {_number(together.lift)}."
-    )
-    yield f"attention.layers=[{named}]"
+    else:
+        yield (
+            f"Layers {best.first} to {best.last} together: {_number(best.lift)}. Such a choice made on half of the "
+            f"reviews has {_number(elsewhere)} on the others, all layers together have {_number(together.lift)}."
+        )
+        yield f"attention.layers=[{', '.join(str(layer) for layer in range(best.first, best.last + 1))}]"
 
 
 def _number(value: float) -> str:

@@ -97,9 +97,9 @@ def world(
 
 
 def test_the_band_that_decides_is_found_whole() -> None:
-    best, there = best_band(*world([2, 3, 4]))
+    best, elsewhere = best_band(*world([2, 3, 4]))
     assert (best.first, best.last) == (2, 4)
-    assert there.lift > 2
+    assert elsewhere > 2
 
 
 def test_a_weak_layer_between_strong_ones_is_bridged_and_weak_ones_beside_are_not() -> None:
@@ -116,14 +116,23 @@ def test_a_single_layer_is_found_too() -> None:
     assert (best.first, best.last) == (4, 4)
 
 
-def test_chosen_on_every_second_review_and_judged_on_the_others() -> None:
-    examples, focus, shift = world([1])
-    for n in range(1, len(focus), 2):
-        focus[n] = np.full_like(focus[n], 1 / 8)
-    best, there = best_band(examples, focus, shift)
-    assert (best.first, best.last) == (1, 1)
-    assert best.lift > 2
-    assert there.lift == pytest.approx(1)
+def test_what_the_choice_is_worth_is_judged_on_other_reviews() -> None:
+    """Layer 1 looks at the right word in every second review, layer 4 in the others: on the reviews of its choice
+    either half finds a layer, on the others that layer knows nothing."""
+    examples, focus, shift = world([])
+    for n, (focus_LW, shift_W) in enumerate(zip(focus, shift, strict=True)):
+        focus_LW[:] = 1 / 8
+        focus_LW[1 if n % 2 else 4] = np.where(shift_W > 0.1, 0.65, 0.05)
+    best, elsewhere = best_band(examples, focus, shift)
+    assert elsewhere == pytest.approx(1)
+    assert best.lift > 1.5
+
+
+def test_what_the_choice_is_worth_by_hand() -> None:
+    """Two reviews: each chooses for the other. The first would name layer 0, the second layer 1."""
+    focus = [np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([[0.3, 0.7], [0.8, 0.2]])]
+    _, elsewhere = best_band([review("a b")] * 2, focus, [np.array([0.4, 0.0]), np.array([0.2, 0.0])])
+    assert elsewhere == pytest.approx((0.4 * 0.4 + 0.3 * 0.2) / (0.2 + 0.1))
 
 
 def printed(examples: list[Example], focus: list[Floats], shift: list[Floats]) -> str:
