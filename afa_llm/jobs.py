@@ -112,8 +112,8 @@ def train(config: Config) -> Path:
 def _advise_layers(config: Config, depth: int, world: World) -> None:
     if config.attention.layers == "all" and depth >= DEEP and config.objective.policy_gradient_weight > 0:
         world.tell(
-            f"attention.layers = all: of {depth} layers most say little about what decides, and the feedback has "
-            "little to go by; `afa layers` with this configuration names those that do"
+            f"attention.layers = all, {depth} of them: in a model of 30 most said little about what decides; "
+            "`afa layers` with this configuration names those of this model that say more"
         )
 
 

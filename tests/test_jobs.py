@@ -70,7 +70,8 @@ def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_pat
     ("settings", "depth", "told"),
     [
         ([], 30, True),
-        ([], 6, False),
+        ([], 12, True),
+        ([], 11, False),
         (["attention.layers=[17,18]"], 30, False),
         (["objective.policy_gradient_weight=0"], 30, False),
     ],
