@@ -64,6 +64,8 @@ def test_lift_stop_words_and_auprc_by_hand() -> None:
     assert top.stop_words == pytest.approx((0.2 + 0.25) / 2)
     assert top.auprc == pytest.approx(1.0)  # of the one review that has marks
     assert band_focus(examples, focus, shift, 1, 1).auprc == pytest.approx(1 / 3)
+    wordy = band_focus([review("it is dull")], [np.array([[0.1, 0.3, 0.6]])], [np.array([0.0, 0.0, 0.1])], 0, 0)
+    assert wordy.stop_words == pytest.approx(0.4)
     both = band_focus(examples, focus, shift, 0, 1)
     assert both.lift == pytest.approx((0.3 * 0.1 + 0.35 * 0.5 + 0.625 * 0.2) / even)
     assert both.depth == 2
