@@ -10,8 +10,10 @@ from afa_llm.config_section import Section
 
 
 class Attention(Section):
-    layers: Literal["all", "last_half", "last_third"] | tuple[int, ...] = Field(
-        "all", description="layers whose readout row makes the focus; negative numbers count from the end"
+    layers: Literal["auto", "all", "last_half", "last_third"] | tuple[int, ...] = Field(
+        "auto",
+        description="layers whose readout row makes the focus; negative numbers count from the end; auto: all of a "
+        "model of fewer than 12, else those that the base knows most in about what decides (see `afa layers`)",
     )
 
 

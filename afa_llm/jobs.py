@@ -33,6 +33,7 @@ from afa_llm.run_folder import (
     tell_data,
     write_quarantine,
 )
+from afa_llm.run_layers import DEEP, settle_layers
 from afa_llm.run_results import Clock, measure_phase, write_results
 from afa_llm.training import distributed
 from afa_llm.training.distributed import World
@@ -41,7 +42,6 @@ from afa_llm.training.trainer import Trainer
 from afa_llm.training.watchdog import Watchdog
 
 PATIENCE_SECONDS = 10.0  # how long a broken collective waits to learn which rank broke it
-DEEP = 12  # layers: from here on `all` is worth a word
 COURTESY_SECONDS = 3.0  # the launcher looks once a second, and should see the lost rank's exit code first
 
 
@@ -85,6 +85,8 @@ def train(config: Config) -> Path:
             world.pulse.at("model")
             decoder = assembly.build_decoder(config, material, world.device)
             engine = assembly.build_engine(config, decoder, world)
+        with clock.phase("layers"):
+            config = settle_layers(config, material, decoder, world)
         claim(config, folder, world)
         write_quarantine(folder, material, world)
         with _engines(config, material, decoder, engine, world, clock, folder) as service:
@@ -113,7 +115,7 @@ def _advise_layers(config: Config, depth: int, world: World) -> None:
     if config.attention.layers == "all" and depth >= DEEP and config.objective.policy_gradient_weight > 0:
         world.tell(
             f"attention.layers = all, {depth} of them: in a model of 30 most said little about what decides; "
-            "`afa layers` with this configuration names those of this model that say more"
+            "attention.layers=auto takes those of this model that say more"
         )
 
 
@@ -128,6 +130,8 @@ def evaluate(config: Config, adapter: Path | None) -> Path:
         with clock.phase("model"):
             world.pulse.at("model")
             decoder = assembly.build_decoder(config, material, world.device, adapter)
+        with clock.phase("layers"):
+            config = settle_layers(config, material, decoder, world)
         claim(config, folder, world)
         save_settings(config, folder, world)
         write_quarantine(folder, material, world)

@@ -65,13 +65,8 @@ def measure_before(
 
 def fingerprint(config: Config, material: Material, decoder: Decoder) -> str:
     """24 hex digits of everything that a measurement of the base depends on."""
-    depends = {
-        "code": source_fingerprint(),
-        "versions": library_versions(),
-        "model": config.model.model_dump(mode="json"),
-        "weights": _weights(config, decoder),
+    depends = base_identity(config, decoder) | {
         "layers": decoder.layers,
-        "device": decoder.device.type,
         "seed": config.run.seed,
         "evaluation": config.evaluation.model_dump(mode="json", exclude=READING_ONLY),
         "answers": material.answers,
@@ -81,6 +76,17 @@ def fingerprint(config: Config, material: Material, decoder: Decoder) -> str:
     }
     text = json.dumps(depends, default=vars, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def base_identity(config: Config, decoder: Decoder) -> dict[str, Any]:
+    """Of what any answer of the base depends on: code, libraries, weights and how they are held, kind of device."""
+    return {
+        "code": source_fingerprint(),
+        "versions": library_versions(),
+        "model": config.model.model_dump(mode="json"),
+        "weights": _weights(config, decoder),
+        "device": decoder.device.type,
+    }
 
 
 def _weights(config: Config, decoder: Decoder) -> Any:

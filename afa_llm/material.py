@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,14 @@ class Material:
     quarantines: dict[str, Quarantine]
     notices: list[str] = field(default_factory=list)
     lexicon: frozenset[str] = frozenset()
+
+
+def basis(config: Config) -> str:
+    """What `prepare` reads of a configuration, the seed left out: where it is the same, reviews and faults are."""
+    masking, evaluation = config.masking, config.evaluation
+    parts = [part.model_dump(mode="json") for part in (config.data, config.prompts, config.model, config.rollouts)]
+    parts += [evaluation.lexicon, evaluation.focus_samples, masking.view, masking.fillers, masking.masks_per_review]
+    return json.dumps([*parts, _wants_rationales(config)], sort_keys=True)
 
 
 def prepare(config: Config, *, training: bool = True) -> Material:
@@ -206,10 +215,13 @@ def _check_masks(config: Config, prompts: Sequence[Prompt]) -> None:
         )
 
 
+def _wants_rationales(config: Config) -> bool:
+    return config.objective.policy_gradient_weight > 0 and config.reward.source == "rationale"
+
+
 def _check_rationales(config: Config, prompts: Sequence[Prompt]) -> None:
     """The control that rewards masks by the annotators' words needs some."""
-    wanted = config.objective.policy_gradient_weight > 0 and config.reward.source == "rationale"
-    if wanted and not any(any(prompt.example.rationale or ()) for prompt in prompts):
+    if _wants_rationales(config) and not any(any(prompt.example.rationale or ()) for prompt in prompts):
         raise AfaError(
             f"reward.source = rationale: no training review of {config.data.train.title} has a decisive word marked; "
             "set data.train.rationale_column (with words_column) or rationale_span_column, or reward.source=adversary"

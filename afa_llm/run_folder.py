@@ -132,8 +132,8 @@ def changed_settings(folder: Path, config: Config) -> list[str]:
     for section, values in now.items():
         for name, value in values.items():
             old = before[section][name]
-            if (section, name, value) == ("model", "dtype", "auto"):
-                continue  # a run keeps the type that it settled on (run_dtype)
+            if (section, name, value) in (("model", "dtype", "auto"), ("attention", "layers", "auto")):
+                continue  # a run keeps what it settled on (run_dtype, run_layers)
             if old != value and (section, name) not in (("run", "resume"), ("run", "overwrite")):
                 found.append(f"{section}.{name} = {value} (was {old})")
     return found

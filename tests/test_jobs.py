@@ -69,18 +69,19 @@ def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "depth", "told"),
     [
-        ([], 30, True),
-        ([], 12, True),
-        ([], 11, False),
+        (["attention.layers=all"], 30, True),
+        (["attention.layers=all"], 12, True),
+        (["attention.layers=all"], 11, False),
+        ([], 30, False),
         (["attention.layers=[17,18]"], 30, False),
-        (["objective.policy_gradient_weight=0"], 30, False),
+        (["attention.layers=all", "objective.policy_gradient_weight=0"], 30, False),
     ],
 )
 def test_all_layers_of_a_deep_model_are_worth_a_word(
     settings: list[str], depth: int, told: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs._advise_layers(load_config(None, settings), depth, start("plain", 1))
-    assert ("`afa layers`" in capsys.readouterr().err) == told
+    assert ("attention.layers=auto" in capsys.readouterr().err) == told
 
 
 @pytest.mark.usefixtures("no_model")

@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from afa_llm.data.planted import planted_examples
 
 
-def save_tiny_model(folder: Path) -> Path:
-    """Llama, 3 layers, hidden 64, grouped queries, byte-level BPE of 400 tokens on planted reviews."""
+def save_tiny_model(folder: Path, layers: int = 3) -> Path:
+    """Llama of so many layers, hidden 64, grouped queries, byte-level BPE of 400 tokens on planted reviews."""
     texts = [example.text for example in planted_examples("train", 200, 0)]
     texts += ["Sentiment: positive negative great terrible good bad Is this review It is Overall, it was"] * 20
     tokenizer = Tokenizer(models.BPE())
@@ -31,7 +31,7 @@ def save_tiny_model(folder: Path) -> Path:
         vocab_size=704,
         hidden_size=64,
         intermediate_size=64,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,

@@ -21,7 +21,7 @@ from afa_llm.benchmark.runner import MatrixRunner
 from afa_llm.benchmark.settings import Benchmark
 from afa_llm.data.suites import resolve_suites
 from afa_llm.errors import AfaError
-from afa_llm.material import prepare
+from afa_llm.material import basis, prepare
 from afa_llm.run_folder import changed_settings
 from afa_llm.training.durable_files import lock_file
 from afa_llm.training.trainer import planned_steps
@@ -120,8 +120,7 @@ def _check_data(cells: Sequence[Cell]) -> dict[tuple[str, str], Work]:
         if (cell.data_set, cell.arm) in found:
             continue
         config = cell.config
-        parts = (config.data, config.prompts, config.model, config.masking, config.evaluation)
-        key = "|".join(part.model_dump_json() for part in parts)
+        key = basis(config)
         if key not in seen:
             try:
                 material = prepare(config)

@@ -203,8 +203,11 @@ def append_answers(view: View, ids_CA: torch.Tensor, known_CA: torch.Tensor) -> 
 
 
 def choose_layers(choice: str | tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """Layer indices of an `attention.layers` setting for a decoder of `depth` layers. Raises AfaError out of range."""
-    if choice == "all":
+    """Layer indices of an `attention.layers` setting for a decoder of `depth` layers. Raises AfaError out of range.
+
+    `auto` gives all: which of them is settled when the decoder can be asked (run_layers).
+    """
+    if choice in ("all", "auto"):
         return tuple(range(depth))
     if choice == "last_half":
         return tuple(range(depth // 2, depth))

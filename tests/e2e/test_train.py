@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from small_run import SMALL, adapter, metrics, timeless
 
 
@@ -71,6 +72,36 @@ def test_two_ranks_train_as_one(afa: Callable, tiny_model: Path, tmp_path: Path,
     first, second = (adapter(tmp_path / "runs" / name) for name in ("alone", "both"))
     moved = max(float(t.abs().max()) for name, t in first.items() if "lora_B" in name)
     assert max(float((first[name] - second[name]).abs().max()) for name in first) < 0.05 * moved
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 3])
+def test_two_ranks_read_the_layers_that_afa_layers_names(
+    afa: Callable, deep_model: Path, tmp_path: Path, stage: int
+) -> None:
+    """Under ZeRO-3 every pass is one of all ranks. A resumed run does not choose again."""
+    same = [f"model.path={deep_model}", *SMALL, "model.quantization=none", "attention.layers=auto"]
+    named = afa("layers", *same, "--reviews", "40")
+    assert named.returncode == 0, named.stderr
+    layers = yaml.safe_load(named.stdout.splitlines()[-1].removeprefix("attention.layers="))
+    assert layers != list(range(12))
+    parts = [
+        "training.engine=deepspeed",
+        f"training.zero_stage={stage}",
+        "training.checkpoint_every=4",
+        "run.name=both",
+    ]
+    both = afa("train", *same, *parts, ranks=2)
+    assert both.returncode == 0, both.stdout + both.stderr
+    folder = tmp_path / "runs" / "both"
+    assert yaml.safe_load((folder / "config.yaml").read_text())["attention"]["layers"] == layers
+    whole = metrics(folder)
+    for gone in ("adapter", "checkpoints/step_000006"):
+        shutil.rmtree(folder / gone)
+    resumed = afa("train", *same, *parts, "run.resume=true", ranks=2)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "attention.layers = " not in resumed.stdout + resumed.stderr
+    assert [timeless(row) for row in metrics(folder)] == [timeless(row) for row in whole]
 
 
 def test_resume_ends_bit_equal(afa: Callable, tiny_model: Path, tmp_path: Path) -> None:
