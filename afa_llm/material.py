@@ -47,9 +47,9 @@ class Material:
 def basis(config: Config) -> str:
     """What `prepare` reads of a configuration, the seed left out: where it is the same, reviews and faults are."""
     masking, evaluation = config.masking, config.evaluation
-    parts = [part.model_dump(mode="json") for part in (config.data, config.prompts, config.model, config.rollouts)]
-    parts += [evaluation.lexicon, evaluation.focus_samples, masking.view, masking.fillers, masking.masks_per_review]
-    return json.dumps([*parts, _wants_rationales(config)], sort_keys=True)
+    sections = [part.model_dump(mode="json") for part in (config.data, config.prompts, config.model, config.rollouts)]
+    values = [evaluation.lexicon, evaluation.focus_samples, masking.view, masking.fillers, masking.masks_per_review]
+    return json.dumps([sections, values, _wants_rationales(config)], sort_keys=True)
 
 
 def prepare(config: Config, *, training: bool = True) -> Material:
