@@ -50,6 +50,7 @@ class Knowing:
     """Stands in for FocusReader: word 0 of each review decides, and only layers 4 to 6 look at it."""
 
     moves = 0.4
+    most = 0
 
     def __init__(self, decoder: Decoder, answers: object, prompts: Sequence[Prompt], *rest: object) -> None:
         self.depth, self.prompts = len(decoder.layers), prompts
@@ -64,6 +65,7 @@ class Knowing:
         return found
 
     def __call__(self, reviews: Sequence[int], hidden: Sequence[frozenset[int]]) -> Floats:
+        type(self).most = max(reviews.count(review) for review in reviews)
         return np.log([[0.5 + self.moves * (0 not in words), 0.5 - self.moves * (0 not in words)] for words in hidden])
 
 
@@ -74,6 +76,13 @@ def test_the_layers_that_know_are_read(
     config, decoder = settled(settings(deep_model))
     assert config.attention.layers == decoder.layers == (4, 5, 6)
     assert "layers 4 to 6 of 12" in capsys.readouterr().err
+
+
+def test_of_a_long_review_some_words_are_hidden(deep_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_layers, "FocusReader", Knowing)
+    monkeypatch.setattr(run_layers, "WORDS", 3)
+    settled(settings(deep_model))
+    assert Knowing.most == 1 + 3  # as it is, and with each of three words hidden
 
 
 def test_where_no_answer_moves_all_are_read(
@@ -141,6 +150,16 @@ def test_a_resumed_run_keeps_its_layers(deep_model: Path, tmp_path: Path, no_pas
     assert changed_settings(tmp_path / "begun", other) == ["attention.layers = last_half (was [2, 7])"]
 
 
+def test_a_run_that_replaces_another_chooses(deep_model: Path, tmp_path: Path, no_passes: Callable[[], None]) -> None:
+    place = [f"run.output_dir={tmp_path}", "run.name=begun"]
+    (tmp_path / "begun").mkdir()
+    begun = settings(deep_model, *place, "attention.layers=[2,7]")
+    (tmp_path / "begun" / "config.yaml").write_text(dump_config(begun))
+    no_passes()
+    with pytest.raises(AssertionError, match="the base is asked"):
+        settled(settings(deep_model, *place, "run.overwrite=true"))
+
+
 def test_a_run_stopped_before_it_chose_chooses(deep_model: Path, tmp_path: Path) -> None:
     place = [f"run.output_dir={tmp_path}", "run.name=begun"]
     (tmp_path / "begun").mkdir()
@@ -159,8 +178,9 @@ def test_runs_of_a_benchmark_ask_once(
     other = settings(deep_model, *shared, "run.seed=3", "objective.policy_gradient_weight=0")
     assert settled(other)[1].layers == layers == settled(config)[1].layers
     assert "another run of the same base" in capsys.readouterr().err
-    with pytest.raises(AssertionError, match="the base is asked"):
-        settled(settings(deep_model, *shared, "prompts.train=overall_it_was"))
+    for more in ("prompts.train=overall_it_was", "data.train.split=validation"):
+        with pytest.raises(AssertionError, match="the base is asked"):
+            settled(settings(deep_model, *shared, more))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "[1, 12]", '["x"]', "{}", "null", "3"])
@@ -198,7 +218,9 @@ def test_questions_are_spread_and_bounded() -> None:
     many = [prompt(20, str(index)) for index in range(5000)]
     asked = [int(each.example.example_id) for each in questions(many)]
     assert len(asked) == len(set(asked)) == QUESTIONS // 20
-    assert max(np.diff(sorted(asked))) < 2.7 * 5000 / len(asked)  # three gaps at most, by the golden ratio
+    assert max(np.diff([0, *sorted(asked), 5000])) < 2.7 * 5000 / len(
+        asked
+    )  # an even share, times the golden ratio squared
     assert len(questions([prompt(200, str(index)) for index in range(500)])) == QUESTIONS // WORDS
     few = [prompt(1, "a"), prompt(2, "b"), prompt(3, "c")]
     assert {each.example.example_id for each in questions(few)} == {"b", "c"}

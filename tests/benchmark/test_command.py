@@ -14,13 +14,14 @@ from afa_llm.errors import AfaError
 from afa_llm.material import Material, prepare
 
 
-def cells(tmp_path: Path, model: Path, arms: str) -> list[Cell]:
+def cells(tmp_path: Path, model: Path, arms: str, view: str = "block") -> list[Cell]:
     (tmp_path / "r.csv").write_text("text,label\na fine film,1\na dull film,0\n")
     data = f"{{train: {{path: {tmp_path / 'r.csv'}}}, evaluation: []}}"
     (tmp_path / "b.yaml").write_text(
         f"name: b\nseeds: [0, 1]\nreference: plain\narms: {arms}\n"
         "data_sets: {one: {settings: {training: {epochs: 2}}}, two: {settings: {training: {epochs: 3}}}}\n"
-        f"base: {{settings: {{model: {{path: {model}}}, masking: {{masks_per_review: 2}}, data: {data}}}}}\n"
+        f"base: {{settings: {{model: {{path: {model}}}, data: {data},\n"
+        f"                   masking: {{masks_per_review: 2, view: {view}}}}}}}\n"
     )
     return plan_cells(load_benchmark(str(tmp_path / "b.yaml")), "b.yaml")
 
@@ -53,17 +54,14 @@ def test_reviews_are_read_once_for_all_that_read_the_same(
     [
         ("{reward: {source: rationale}}", "reward.source = rationale"),
         ("{masking: {masks_per_review: 4}}", "more masks than words"),
-        ("{masking: {view: replace, fillers: ['']}}", "gives no token"),
         ("{evaluation: {lexicon: nowhere.txt}}", "nowhere.txt"),
-        (
-            "{rollouts: {backend: vllm_server, vllm_python: /nowhere/python}, masking: {view: delete}}",
-            "rollouts.backend = vllm_server",
-        ),
+        ("{masking: {fillers: ['']}}", "gives no token"),
+        ("{rollouts: {backend: vllm_server, vllm_python: /nowhere/python}}", "rollouts.backend = vllm_server"),
     ],
 )
 def test_a_fault_of_one_arm_alone_is_found_before_anything_runs(
     tiny_model: Path, tmp_path: Path, settings: str, message: str
 ) -> None:
-    found = cells(tmp_path, tiny_model, f"{{plain: {{}}, wrong: {{settings: {settings}}}}}")
+    found = cells(tmp_path, tiny_model, f"{{plain: {{}}, wrong: {{settings: {settings}}}}}", "replace")
     with pytest.raises(AfaError, match=f"cell one/wrong/seed0: .*{message}"):
         command._check_data(found)
