@@ -192,6 +192,11 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
     prompts = [_prompt(example, builder, config.data.max_tokens) for example in examples]
     check_positions(config.model, prompts, [material.answers])
     decoder = assembly.build_decoder(config, material, world.device, adapter)
+    if config.attention.layers == "auto" and len(decoder.layers) >= DEEP:
+        world.tell(
+            f"attention.layers = auto: without training reviews all {len(decoder.layers)} layers are shown; name those "
+            "that `afa layers` prints, or show a run, which has settled on some (--run)"
+        )
     labels = list(config.data.labels)
     for title, context in (("base", decoder.base()), ("tuned", nullcontext()))[: 2 if adapter else 1]:
         with context:

@@ -84,6 +84,18 @@ def test_all_layers_of_a_deep_model_are_worth_a_word(
     assert ("attention.layers=auto" in capsys.readouterr().err) == told
 
 
+@pytest.mark.parametrize(
+    ("model", "layers", "told"),
+    [("deep_model", "auto", True), ("deep_model", "last_half", False), ("tiny_model", "auto", False)],
+)
+def test_inspect_says_that_it_shows_all_layers_of_a_deep_model(
+    model: str, layers: str, told: bool, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [f"model.path={request.getfixturevalue(model)}", "model.quantization=none", f"attention.layers={layers}"]
+    jobs.inspect(load_config(None, settings), ["a fine film"], None, Console())
+    assert ("all 12 layers are shown" in capsys.readouterr().err) == told
+
+
 @pytest.mark.usefixtures("no_model")
 def test_layers_need_two_reviews_of_two_words(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "fine film", "label": 1}\n{"text": "dull", "label": 0}\n')

@@ -103,6 +103,9 @@ def test_two_ranks_read_the_layers_that_afa_layers_names(
     assert "attention.layers = " not in resumed.stdout + resumed.stderr
     assert [timeless(row) for row in metrics(folder)] == [timeless(row) for row in whole]
 
+    shown = afa("inspect", "A revolting soup, on Friday.", "--run", str(folder))
+    assert shown.returncode == 0 and "attention.layers" not in shown.stderr, shown.stderr
+
 
 def test_resume_ends_bit_equal(afa: Callable, tiny_model: Path, tmp_path: Path) -> None:
     common = [f"model.path={tiny_model}", *SMALL, "training.checkpoint_every=2", "training.keep_checkpoints=9"]
