@@ -47,7 +47,7 @@ def settle_layers(config: Config, material: Material, decoder: Decoder, world: W
     depth = len(decoder.layers)
     layers = world.from_leader(_begun_with(config) if world.leads else None)
     if layers is None:
-        asks = depth >= DEEP and (config.objective.looks_ahead or config.evaluation.focus_samples > 0)
+        asks = depth >= DEEP and (config.objective.looks_ahead or any(material.focus_prompts.values()))
         layers = _ask(config, material, decoder, world) if asks else tuple(range(depth))
     decoder.layers = layers
     return config.model_copy(update={"attention": config.attention.model_copy(update={"layers": layers})})

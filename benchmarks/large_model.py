@@ -126,6 +126,7 @@ def settings_of(args: argparse.Namespace, settings: list[str]) -> list[str]:
         "model.quantization=nf4",
         "model.dtype=bfloat16",
         "model.gradient_checkpointing=true",
+        "attention.layers=all",  # a random model knows nothing in any layer
         f"data.train.path={args.folder / REVIEWS}",
         "data.evaluation=[]",
         f"data.max_tokens={max(64, 2 * args.words)}",

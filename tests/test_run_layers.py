@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,12 +19,13 @@ from afa_llm.data.words import split_words
 from afa_llm.evaluation.estimates import Floats
 from afa_llm.evaluation.layer_focus import answer_shifts, best_band
 from afa_llm.material import Material, prepare
-from afa_llm.models.decoder import Decoder
+from afa_llm.models.decoder import Decoder, choose_layers
 from afa_llm.records import Example, Prompt
 from afa_llm.run_folder import changed_settings
 from afa_llm.run_layers import QUESTIONS, WORDS, questions, settle_layers
 from afa_llm.training.distributed import World
 
+MEASURED = "data.evaluation=[{path: 'builtin:planted', split: test, max_samples: 4}]"
 WORLD = World(0, 1, torch.device("cpu"))
 
 
@@ -32,10 +34,17 @@ def settings(model: Path, *more: str) -> Config:
     return load_config(None, [f"model.path={model}", *data, *more])
 
 
+@functools.cache
+def decoder_of(model: str) -> Decoder:
+    config = settings(Path(model))
+    return build_decoder(config, prepare(config), WORLD.device)
+
+
 def settled(config: Config, world: World = WORLD) -> tuple[Config, Decoder]:
-    material = prepare(config)
-    decoder = build_decoder(config, material, world.device)
-    return settle_layers(config, material, decoder, world), decoder
+    decoder = decoder_of(config.model.path)
+    depth = decoder.model.config.num_hidden_layers
+    decoder.layers = choose_layers(config.attention.layers, depth)  # as build_decoder does
+    return settle_layers(config, prepare(config), decoder, world), decoder
 
 
 @pytest.fixture
@@ -103,6 +112,7 @@ def test_a_real_base_is_asked_and_not_the_adapter(deep_model: Path) -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=2.0)
     layers = settle_layers(config, material, decoder, WORLD).attention.layers
+    assert decoder.layers == layers
 
     fresh = build_decoder(config, material, WORLD.device)
     prompts = material.train_prompts
@@ -110,7 +120,7 @@ def test_a_real_base_is_asked_and_not_the_adapter(deep_model: Path) -> None:
     examples = [prompt.example for prompt in prompts]
     shift_NW = answer_shifts([len(example.words) for example in examples], reader, WORDS, 0)
     best, _ = best_band(examples, reader.focus_by_layer(), shift_NW)
-    assert layers == decoder.layers == tuple(range(best.first, best.last + 1))
+    assert layers == tuple(range(best.first, best.last + 1))
     assert len(layers) < 12
 
 
@@ -120,7 +130,12 @@ def test_a_real_base_is_asked_and_not_the_adapter(deep_model: Path) -> None:
         ("tiny_model", [], (0, 1, 2)),
         ("deep_model", ["attention.layers=[3,-1]"], (3, 11)),
         ("deep_model", ["attention.layers=all"], tuple(range(12))),
-        ("deep_model", ["objective.policy_gradient_weight=0", "evaluation.focus_samples=0"], tuple(range(12))),
+        ("deep_model", ["objective.policy_gradient_weight=0"], tuple(range(12))),
+        (
+            "deep_model",
+            ["objective.policy_gradient_weight=0", MEASURED, "evaluation.focus_samples=0"],
+            tuple(range(12)),
+        ),
     ],
 )
 def test_nothing_is_asked_where_nothing_is_to_choose(
@@ -131,9 +146,10 @@ def test_nothing_is_asked_where_nothing_is_to_choose(
     assert decoder.layers == layers
 
 
-@pytest.mark.parametrize("more", [["objective.policy_gradient_weight=0"], ["evaluation.focus_samples=0"]])
+@pytest.mark.parametrize("more", [["objective.policy_gradient_weight=0", MEASURED], []])
 def test_measuring_or_feedback_alone_need_the_layers(deep_model: Path, more: list[str]) -> None:
-    assert settled(settings(deep_model, *more))[1].layers == settled(settings(deep_model))[1].layers
+    asked = settled(settings(deep_model, *more))[1].layers
+    assert asked == settled(settings(deep_model))[1].layers != tuple(range(12))
 
 
 def test_a_resumed_run_keeps_its_layers(deep_model: Path, tmp_path: Path, no_passes: Callable[[], None]) -> None:
@@ -175,8 +191,9 @@ def test_runs_of_a_benchmark_ask_once(
     config = settings(deep_model, *shared)
     layers = settled(config)[1].layers
     no_passes()
-    other = settings(deep_model, *shared, "run.seed=3", "objective.policy_gradient_weight=0")
-    assert settled(other)[1].layers == layers == settled(config)[1].layers
+    other = settings(deep_model, *shared, "run.seed=3", "objective.policy_gradient_weight=0", MEASURED)
+    assert settled(other)[1].layers == layers
+    assert settled(config)[1].layers == layers
     assert "another run of the same base" in capsys.readouterr().err
     for more in ("prompts.train=overall_it_was", "data.train.split=validation"):
         with pytest.raises(AssertionError, match="the base is asked"):
