@@ -20,7 +20,7 @@ from afa_llm.evaluation.focus_reader import FocusReader
 from afa_llm.evaluation.layer_focus import answer_shifts, band_focus, best_band
 from afa_llm.kept_before import base_identity
 from afa_llm.material import Material
-from afa_llm.models.decoder import Decoder
+from afa_llm.models.decoder import Decoder, choose_layers
 from afa_llm.records import Prompt
 from afa_llm.run_folder import SETTINGS, read_run_config
 from afa_llm.training.distributed import World
@@ -45,7 +45,7 @@ def settle_layers(config: Config, material: Material, decoder: Decoder, world: W
     if config.attention.layers != "auto":
         return config
     depth = len(decoder.layers)
-    layers = world.from_leader(_begun_with(config) if world.leads else None)
+    layers = world.from_leader(_begun_with(config, depth) if world.leads else None)
     if layers is None:
         asks = depth >= DEEP and (config.objective.looks_ahead or any(material.focus_prompts.values()))
         layers = _ask(config, material, decoder, world) if asks else tuple(range(depth))
@@ -53,11 +53,11 @@ def settle_layers(config: Config, material: Material, decoder: Decoder, world: W
     return config.model_copy(update={"attention": config.attention.model_copy(update={"layers": layers})})
 
 
-def _begun_with(config: Config) -> Layers | None:
-    """What the run that is resumed settled on; None for a fresh run."""
+def _begun_with(config: Config, depth: int) -> Layers | None:
+    """What the resumed run was started with or settled on; None for a fresh run, or one that did not get there."""
     saved = Path(config.run.output_dir) / config.run.name / SETTINGS
-    layers = read_run_config(saved.parent).attention.layers if config.run.resume and saved.exists() else None
-    return layers if isinstance(layers, tuple) else None
+    begun = read_run_config(saved.parent).attention.layers if config.run.resume and saved.exists() else "auto"
+    return None if begun == "auto" else choose_layers(begun, depth)
 
 
 def _ask(config: Config, material: Material, decoder: Decoder, world: World) -> Layers:
@@ -91,10 +91,7 @@ def _choose(
     best, _ = best_band(examples, focus_NLW, shift_NW)
     together = band_focus(examples, focus_NLW, shift_NW, 0, len(decoder.layers) - 1)
     if not best.lift > 1:  # NaN too: no answer moves
-        return (
-            decoder.layers,
-            "the base's answers tell no layer from another; after training `afa layers --adapter` may",
-        )
+        return decoder.layers, "the base's answers tell none from another; after training `afa layers --adapter` may"
     return tuple(range(best.first, best.last + 1)), (
         f"hiding a word that they look at moves the answer {best.lift:.2f} times as far as hiding any word "
         f"(all layers together: {together.lift:.2f})"
@@ -130,4 +127,6 @@ def _read(path: Path, depth: int) -> Layers | None:
 
 
 def _name(layers: Layers, depth: int) -> str:
+    if len(layers) == 1:
+        return f"layer {layers[0]} of {depth}"
     return f"all {depth} layers" if len(layers) == depth else f"layers {layers[0]} to {layers[-1]} of {depth}"
