@@ -113,6 +113,14 @@ def test_a_weak_layer_between_strong_ones_is_bridged_and_weak_ones_beside_are_no
     assert best.lift == pytest.approx(1.8)
 
 
+def test_one_layer_far_above_the_others_does_not_shut_them_out() -> None:
+    """The best quarter of eight lifts has a mean of 1.65: half height is 1.325. From 1.9 alone it would be 1.45."""
+    lifts = np.array([1.0, 1.0, 1.4, 1.4, 1.9, 1.4, 1.0, 1.0])
+    focus_LW = np.stack([lifts / 2, 1 - lifts / 2], axis=1)
+    best, _ = best_band([review("a b")] * 2, [focus_LW] * 2, [np.array([1.0, 0.0])] * 2)
+    assert (best.first, best.last) == (2, 5)
+
+
 def test_a_single_layer_is_found_too() -> None:
     best, _ = best_band(*world([4]))
     assert (best.first, best.last) == (4, 4)
