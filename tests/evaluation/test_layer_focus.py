@@ -113,12 +113,20 @@ def test_a_weak_layer_between_strong_ones_is_bridged_and_weak_ones_beside_are_no
     assert best.lift == pytest.approx(1.8)
 
 
-def test_one_layer_far_above_the_others_does_not_shut_them_out() -> None:
-    """The best quarter of eight lifts has a mean of 1.65: half height is 1.325. From 1.9 alone it would be 1.45."""
-    lifts = np.array([1.0, 1.0, 1.4, 1.4, 1.9, 1.4, 1.0, 1.0])
-    focus_LW = np.stack([lifts / 2, 1 - lifts / 2], axis=1)
+@pytest.mark.parametrize(
+    ("lifts", "band"),
+    [
+        # The best quarter of eight has a mean of 1.65: half height is 1.325 (from 1.9 alone it would be 1.45).
+        ([1.0, 1.3, 1.4, 1.4, 1.9, 1.4, 1.0, 1.0], (2, 5)),
+        # Of fewer than eight it is the highest: half height is 1.3.
+        ([1.0, 1.6, 1.2], (1, 1)),
+    ],
+)
+def test_half_height_is_measured_from_the_best_quarter(lifts: list[float], band: tuple[int, int]) -> None:
+    share_L = np.array(lifts) / 2
+    focus_LW = np.stack([share_L, 1 - share_L], axis=1)  # of two words the first alone decides
     best, _ = best_band([review("a b")] * 2, [focus_LW] * 2, [np.array([1.0, 0.0])] * 2)
-    assert (best.first, best.last) == (2, 5)
+    assert (best.first, best.last) == band
 
 
 def test_a_single_layer_is_found_too() -> None:
