@@ -74,6 +74,11 @@ def fingerprint(config: Config, material: Material, decoder: Decoder) -> str:
         "focus": material.focus_prompts,
         "counts": WordFrequencies.from_examples(material.train_examples, config.evaluation.rare_quantile),
     }
+    return digest(depends)
+
+
+def digest(depends: dict[str, Any]) -> str:
+    """24 hex digits that name what depends on these values."""
     text = json.dumps(depends, default=vars, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 

@@ -8,7 +8,6 @@ training reviews choose the same layers, whatever their seed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from afa_llm.config import Config
 from afa_llm.evaluation import json_files
 from afa_llm.evaluation.focus_reader import FocusReader
 from afa_llm.evaluation.layer_focus import answer_shifts, band_focus, best_band
-from afa_llm.kept_before import base_identity
+from afa_llm.kept_before import base_identity, digest
 from afa_llm.material import Material
 from afa_llm.models.decoder import Decoder, choose_layers
 from afa_llm.records import Prompt
@@ -66,7 +65,8 @@ def _ask(config: Config, material: Material, decoder: Decoder, world: World) -> 
     if len(prompts) < 2:
         return decoder.layers
     folder = config.evaluation.before_folder
-    path = folder and Path(folder) / f"layers-{_fingerprint(config, material, decoder, prompts)}.json"
+    depends = base_identity(config, decoder) | {"answers": material.answers, "prompts": prompts}
+    path = folder and Path(folder) / f"layers-{digest(depends)}.json"
     kept = world.from_leader(_read(path, depth) if path and world.leads else None)
     if kept is not None:
         world.tell(f"attention.layers = auto: {_name(kept, depth)}, as found by another run of the same base ({path})")
@@ -109,11 +109,6 @@ def questions(prompts: Sequence[Prompt]) -> list[Prompt]:
         found.append(usable[index])
         words += min(len(usable[index].example.words), WORDS)
     return found
-
-
-def _fingerprint(config: Config, material: Material, decoder: Decoder, prompts: Sequence[Prompt]) -> str:
-    depends = base_identity(config, decoder) | {"answers": material.answers, "prompts": prompts}
-    return hashlib.sha256(json.dumps(depends, default=vars, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _read(path: Path, depth: int) -> Layers | None:

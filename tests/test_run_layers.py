@@ -240,9 +240,8 @@ def test_questions_are_spread_and_bounded() -> None:
     many = [prompt(20, str(index)) for index in range(5000)]
     asked = [int(each.example.example_id) for each in questions(many)]
     assert len(asked) == len(set(asked)) == QUESTIONS // 20
-    assert max(np.diff([0, *sorted(asked), 5000])) < 2.7 * 5000 / len(
-        asked
-    )  # an even share, times the golden ratio squared
+    gaps = np.diff([0, *sorted(asked), 5000])
+    assert gaps.max() < 2.7 * 5000 / len(asked)  # an even share, times the golden ratio squared
     assert len(questions([prompt(200, str(index)) for index in range(500)])) == QUESTIONS // WORDS
     few = [prompt(1, "a"), prompt(2, "b"), prompt(3, "c")]
     assert {each.example.example_id for each in questions(few)} == {"b", "c"}
