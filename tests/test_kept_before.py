@@ -126,3 +126,13 @@ def test_cells_of_a_benchmark_share_one_folder(tmp_path: Path) -> None:
     assert {cell.config.evaluation.before_folder for cell in cells} == {None}
     own = load_benchmark(path, ["base.settings.evaluation.before_folder=elsewhere"])
     assert {cell.config.evaluation.before_folder for cell in plan_cells(own, path)} == {"elsewhere"}
+
+
+def test_another_kind_of_device_measures_anew(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(tiny_model)
+    material = prepare(config)
+    decoder = build_decoder(config, material, WORLD.device)
+    on_cpu = fingerprint(config, material, decoder)
+    assert fingerprint(config, material, decoder) == on_cpu
+    monkeypatch.setattr(type(decoder), "device", property(lambda self: torch.device("cuda")))
+    assert fingerprint(config, material, decoder) != on_cpu
