@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from afa_llm.errors import AfaError
+from afa_llm.models.exact_products import exact_product
 
 CAPTURE = "afa_rows"
 CAPTURE_EAGER = "afa_rows_eager"
@@ -71,7 +72,7 @@ def attention_row(
     scaling: float | None,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """softmax of one query row over all keys, [B, H, T] in float32.
+    """softmax of one query row over all keys, [B, H, T] in float32, from scores in float32 (as SDPA keeps them).
 
     Query heads are grouped over their key-value head, so keys are not repeated. `mask` is [B|1, 1|H, T, T], boolean
     (True: take part) or additive, or None for plain causal.
@@ -79,7 +80,7 @@ def attention_row(
     B, H, T, D = query_BHTD.shape
     G = key_BGTD.shape[1]
     row_BGRD = query_BHTD[:, :, position].reshape(B, G, H // G, D)
-    scores_BHT = torch.matmul(row_BGRD, key_BGTD.transpose(-1, -2)).reshape(B, H, -1).float()
+    scores_BHT = exact_product(row_BGRD, key_BGTD).reshape(B, H, -1).float()
     scores_BHT = scores_BHT * (D**-0.5 if scaling is None else scaling)
     if softcap is not None:
         scores_BHT = torch.tanh(scores_BHT / softcap) * softcap

@@ -17,6 +17,7 @@ from torch import nn
 
 from afa_llm.errors import AfaError
 from afa_llm.models.attention_capture import DeepEnough, RowRequest
+from afa_llm.models.exact_products import keep_logits_exact
 from afa_llm.models.pass_tokens import PassTokens
 from afa_llm.records import AnswerWords, DecoderReading, View
 
@@ -43,6 +44,7 @@ class Decoder:
                 f"model.path: {self._family()} has no output layer; choose a decoder (causal language model)"
             )
         output_layer.register_forward_pre_hook(self._keep_hidden)
+        keep_logits_exact(output_layer)
 
     @property
     def device(self) -> torch.device:
