@@ -126,7 +126,13 @@ def normalised_entropy(focus_W: Floats) -> float:
 
 
 def frequency_correlation(focus_W: Floats, count_W: Floats) -> float:
-    """Spearman correlation with log(1 + count); NaN where either does not vary."""
+    """Spearman correlation with log(1 + count); NaN where either does not vary.
+
+    `count_W` NaN: punctuation, which has no frequency. It is left out, else a full stop that is looked at would pass for
+    the rarest word of all.
+    """
+    word_W = np.isfinite(count_W)
+    focus_W, count_W = focus_W[word_W], count_W[word_W]
     if len(focus_W) < 2 or np.ptp(focus_W) == 0 or np.ptp(count_W) == 0:
         return math.nan
     return float(stats.spearmanr(focus_W, np.log1p(count_W)).statistic)
@@ -162,7 +168,7 @@ def _review(
         return {}
     focus_W = focus_W / focus_W.sum()
     words = _words(example)
-    counts_W = np.array([frequencies.count(word) for word in words], dtype=np.float64)
+    counts_W = np.array([math.nan if is_punctuation(w) else frequencies.count(w) for w in words], dtype=np.float64)
     found = {
         "leave_one_out_tau": (rank_agreement(focus_W, drop_W), 0.0),
         "rare_mass": _mass(focus_W, [frequencies.is_rare(word) for word in words]),

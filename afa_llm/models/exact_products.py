@@ -27,7 +27,7 @@ def exact_product(left_MD: Tensor, right_ND: Tensor) -> Tensor:
     that are float32 or float64 already it is the plain product."""
     if left_MD.dtype not in HALF and right_ND.dtype not in HALF:
         return left_MD @ right_ND.mT
-    product: Tensor = _ExactProduct.apply(left_MD, right_ND)  # type: ignore[no-untyped-call]
+    product: Tensor = _ExactProduct.apply(left_MD, right_ND)
     return product
 
 
@@ -47,7 +47,7 @@ def keep_logits_exact(output_layer: nn.Module) -> None:
             logits = exact_product(hidden.flatten(0, -2), output_layer.weight).unflatten(0, hidden.shape[:-1])
             return logits if output_layer.bias is None else logits + output_layer.bias.float()
 
-        output_layer.forward = forward  # type: ignore[method-assign]
+        output_layer.forward = forward  # type: ignore[method-assign, assignment]
 
 
 class _ExactProduct(torch.autograd.Function):

@@ -91,6 +91,15 @@ def test_correlation_with_frequency() -> None:
     # ranks 1 3 2 against 1 2 3: 1 − 6·2 / (3·8)
     assert frequency_correlation(np.array([0.1, 0.7, 0.2]), np.array([1.0, 5.0, 900.0])) == pytest.approx(0.5)
     assert math.isnan(frequency_correlation(np.array([0.5, 0.5]), np.array([1.0, 2.0])))
+    assert math.isnan(frequency_correlation(np.array([0.6, 0.4]), np.array([1.0, math.nan])))
+
+
+def test_punctuation_has_no_frequency() -> None:
+    """The full stop is never counted. Taken for the rarest word, it would turn this focus on common words around."""
+    example = Example("r", "the dull film .", 0, ((0, 3), (4, 8), (9, 13), (14, 15)))
+    frequencies = WordFrequencies({"the": 50, "dull": 2, "film": 9}, threshold=5)
+    found = focus_scores([example], [np.array([0.3, 0.1, 0.2, 0.4])], flat_model, frequencies, (0.5,), seed=0)
+    assert found.values["frequency_correlation"] == pytest.approx([1.0])
 
 
 def test_comparison_counts_who_is_left_out_and_pairs_the_rest() -> None:
