@@ -128,8 +128,8 @@ def normalised_entropy(focus_W: Floats) -> float:
 def frequency_correlation(focus_W: Floats, count_W: Floats) -> float:
     """Spearman correlation with log(1 + count); NaN where either does not vary.
 
-    `count_W` NaN: punctuation, which has no frequency. It is left out, else a full stop that is looked at would pass for
-    the rarest word of all.
+    `count_W` NaN: punctuation, which has no frequency. It is left out, else a full stop that is looked at would pass
+    for the rarest word of all.
     """
     word_W = np.isfinite(count_W)
     focus_W, count_W = focus_W[word_W], count_W[word_W]

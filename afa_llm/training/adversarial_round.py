@@ -68,7 +68,8 @@ class AdversarialRound:
         self.feedback.teach(looks, means)
         for look in looks:
             self.looker.collect(look)
-            self.feedback.reward(look, epoch, means)
+        self.feedback.reward(looks, epoch, means)
+        for look in looks:
             self._drop_stale(look, step, means)
         if self.looker.generator is not None:
             self.looker.generator.rest()

@@ -39,27 +39,53 @@ class Feedback:
         if self.adversary is not None:
             self._teach(self.adversary, looks, means)
 
-    def reward(self, look: Look, epoch: int, means: Means) -> None:
-        """What each mask earns, and which masks teach, into `look`."""
+    def reward(self, looks: Sequence[Look], epoch: int, means: Means) -> None:
+        """What each mask of this round earns, and which masks teach, into the looks. Every rank calls it."""
         if not self.looker.gives_feedback:
             return
-        assert look.drop_BK is not None
-        reward_BK = self._judge(look, means)
+        for look in looks:
+            look.reward_BK = self._judge(look, means)
         if self.config.reward.shuffle:
-            noise_BKW = self.looker.masker.noise(
-                look.batch, range(RANDOM_MASK + 1, RANDOM_MASK + 1 + len(self.face_K)), epoch
-            )
-            reward_BK = rewards.shuffle(reward_BK, self.face_K, noise_BKW[..., 0], look.batch.weight_B)
+            self._shuffle(looks, epoch)
+        for look in looks:
+            self._keep(look, means)
+
+    def _keep(self, look: Look, means: Means) -> None:
+        """Which masks teach; what is logged of the rewards."""
+        assert look.reward_BK is not None and look.drop_BK is not None
         maskable_B = look.batch.weight_B * (look.batch.word_mask_BW.sum(-1) >= 2)
-        look.reward_BK = reward_BK
         look.kept_BK = policy_gradient.kept_groups(
-            reward_BK, self.face_K, self.config.objective.group_floor, maskable_B
+            look.reward_BK, self.face_K, self.config.objective.group_floor, maskable_B
         )
-        means.add("reward", reward_BK, look.batch.weight_B)
+        means.add("reward", look.reward_BK, look.batch.weight_B)
         means.add("kept_share", look.kept_BK.float(), look.batch.weight_B)
         for face, name in ((1, "attended"), (-1, "unattended")):
             if (self.face_K == face).any():
                 means.add(f"label_drop_{name}", look.drop_BK[:, self.face_K == face], look.batch.weight_B)
+
+    def _shuffle(self, looks: Sequence[Look], epoch: int) -> None:
+        """The control: rewards change places over all masks of the round, whatever rank and micro-batch they are in.
+
+        Reviews are put in the order of their keys first, so that every layout makes the same exchange.
+        """
+        masks = range(RANDOM_MASK + 1, RANDOM_MASK + 1 + len(self.face_K))
+        own: list[tuple[int, list[float], list[float]]] = []
+        for look in looks:
+            noise_BK = self.looker.masker.noise(look.batch, masks, epoch)[..., 0]
+            assert look.reward_BK is not None
+            rows = zip(look.batch.review_key_B.tolist(), noise_BK.tolist(), look.reward_BK.tolist(), strict=True)
+            own += [row for row, weight in zip(rows, look.batch.weight_B.tolist(), strict=True) if weight > 0]
+        every = sorted(row for part in self.world.gather(own) for row in part)
+        if not every:
+            return
+        noise_RK, reward_RK = torch.tensor([row[1] for row in every]), torch.tensor([row[2] for row in every])
+        shuffled = rewards.shuffle(reward_RK, self.face_K.cpu(), noise_RK)
+        earned = dict(zip((row[0] for row in every), shuffled, strict=True))
+        for look in looks:
+            assert look.reward_BK is not None
+            for row, key in enumerate(look.batch.review_key_B.tolist()):
+                if look.batch.weight_B[row] > 0:
+                    look.reward_BK[row] = earned[key].to(look.reward_BK)
 
     def _judge(self, look: Look, means: Means) -> torch.Tensor:
         """[B, K]: the reward, by `reward.source`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from afa_llm.training.metrics import Means
         "random view",
         "random view, no adversary",
         "rival",
+        "shuffled",
     ],
 )
 def test_the_split_into_micro_batches_leaves_the_gradient(tiny_model: Path, arm: str) -> None:
@@ -167,10 +169,11 @@ def test_normalised_advantages_have_a_mean_square_of_one(tiny_model: Path) -> No
     parts = Parts(tiny_model, *only)
     reward, found = parts.round.feedback.reward, []
 
-    def enlarged(look: Look, epoch: int, means: Means) -> None:
+    def enlarged(looks: Sequence[Look], epoch: int, means: Means) -> None:
+        (look,) = looks
         assert look.drop_BK is not None
         look.drop_BK = 1000 * look.drop_BK  # far above the smallest deviation
-        reward(look, epoch, means)
+        reward(looks, epoch, means)
         found.append(leave_one_out(look.reward_BK, parts.round.looker.face_K)[look.kept_BK])
 
     parts.round.feedback.reward = enlarged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from afa_llm.data.batching import collate
 from afa_llm.method import masked_views
 from afa_llm.method.reward import answer_shift, label_drop
 from afa_llm.method.view_features import FeaturePair
+from afa_llm.records import Batch
+from afa_llm.training.distributed import World
 from afa_llm.training.metrics import Means
 
 
@@ -109,7 +112,7 @@ def test_each_mask_is_paid_by_its_source(tiny_model: Path) -> None:
     for source in ("answer_shift", "probability_drop"):
         parts = Parts(tiny_model, f"reward.source={source}", "masking.direction=both")
         look = parts.round.looker.look(parts.batches(8)[0], 0, differentiable=False)
-        parts.round.feedback.reward(look, 0, Means())
+        parts.round.feedback.reward([look], 0, Means())
         paid_BK = look.shift_BK if source == "answer_shift" else look.drop_BK
         assert paid_BK is not None and look.reward_BK is not None
         sign_K = torch.where(parts.round.feedback.face_K < 0, -1.0, 1.0)
@@ -122,7 +125,7 @@ def test_annotators_reward_masks_by_the_words_they_mark(tiny_model: Path) -> Non
     (batch,) = parts.batches(8)
     looker = parts.round.looker
     look = looker.look(batch, 0, differentiable=False)
-    parts.round.feedback.reward(look, 0, Means())
+    parts.round.feedback.reward([look], 0, Means())
     assert parts.round.feedback.adversary is None and look.reward_BK is not None and look.masks is not None
     for reward_K, hidden_KW, prompt in zip(look.reward_BK, look.masks.hidden_BKW, batch.prompts, strict=True):
         assert prompt.example.rationale is not None
@@ -137,5 +140,40 @@ def test_reviews_without_a_rationale_teach_nothing_there(tiny_model: Path) -> No
     (batch,) = parts.batches(8)
     bare = [replace(p, example=replace(p.example, rationale=None)) for p in batch.prompts]
     look = parts.round.looker.look(collate(bare, parts.decoder.pad_token_id), 0, differentiable=False)
-    parts.round.feedback.reward(look, 0, Means())
+    parts.round.feedback.reward([look], 0, Means())
     assert look.kept_BK is not None and not look.kept_BK.any()
+
+
+def test_shuffled_rewards_change_places_over_ranks_and_micro_batches(tiny_model: Path) -> None:
+    """The same exchange for one rank with one batch and for two ranks, one with two; fillers don't take part."""
+    settings = ["reward.source=answer_shift", "masking.direction=both"]
+
+    def rewards(shuffle: bool, *batches: Batch, elsewhere: Sequence[object] = ()) -> tuple[torch.Tensor, list[object]]:
+        parts = Parts(tiny_model, *settings, f"reward.shuffle={str(shuffle).lower()}")
+        told: list[object] = []
+
+        class TwoRanks(World):
+            def gather(self, item: object) -> list[object]:
+                told.append(item)
+                return [*elsewhere, item]
+
+        parts.round.feedback.world = TwoRanks(0, 1, torch.device("cpu"))
+        looks = [parts.round.looker.look(batch, 0, differentiable=False) for batch in batches]
+        parts.round.feedback.reward(looks, 0, Means())
+        paid = [look.reward_BK[look.batch.weight_B > 0] for look in looks if look.reward_BK is not None]
+        return torch.cat(paid), told
+
+    parts = Parts(tiny_model)
+    (whole,) = parts.batches(9)
+    plain, _ = rewards(False, whole)
+    exchanged, _ = rewards(True, whole)
+    face_K = parts.round.feedback.face_K
+    for face in (1, -1):
+        of_face = face_K == face
+        assert not torch.allclose(exchanged[:, of_face], plain[:, of_face])
+        torch.testing.assert_close(exchanged[:, of_face].flatten().sort()[0], plain[:, of_face].flatten().sort()[0])
+    first, second = parts.batches(4), parts.batches(4, 2, 3, fillers=2)[1:]
+    _, told_by_second = rewards(True, *second)
+    own, told_by_first = rewards(True, *first, elsewhere=told_by_second)
+    other, _ = rewards(True, *second, elsewhere=told_by_first)
+    torch.testing.assert_close(torch.cat([own, other]), exchanged, atol=1e-5, rtol=1e-4)
