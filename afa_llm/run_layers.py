@@ -73,10 +73,18 @@ def _ask(config: Config, material: Material, decoder: Decoder, world: World) -> 
         return kept
     world.tell(f"attention.layers = auto: asking the base about {len(prompts)} training reviews with a word hidden")
     layers, why = world.from_leader(_choose(config, material, decoder, world, prompts))
+    if path:  # another run may have asked at the same time, and on a GPU found a layer more: the first one counts
+        layers = world.from_leader(_keep_first(path, layers, depth) if world.leads else None)
     world.tell(f"attention.layers = auto: {_name(layers, depth)}; {why}")
-    if path and world.leads:
-        json_files.write_json(path, layers)
     return layers
+
+
+def _keep_first(path: Path, layers: Layers, depth: int) -> Layers:
+    """What is kept under this name from now on: what another run has kept by now, else these layers."""
+    kept = _read(path, depth)
+    if kept is None:
+        json_files.write_json(path, layers)
+    return kept or layers
 
 
 def _choose(

@@ -215,6 +215,27 @@ def test_what_is_kept_and_broken_is_asked_anew(deep_model: Path, tmp_path: Path,
     assert json.loads(kept.read_text()) == list(layers)
 
 
+def test_of_two_runs_that_ask_at_once_the_first_to_end_counts(
+    deep_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Knowing):
+        """While it asks, another run keeps what it found."""
+
+        def focus_by_layer(self) -> list[Floats]:
+            (tmp_path / name).write_text("[7]")
+            return super().focus_by_layer()
+
+    monkeypatch.setattr(run_layers, "FocusReader", Knowing)
+    config = settings(deep_model, f"evaluation.before_folder={tmp_path}")
+    assert settled(config)[1].layers == (4, 5, 6)
+    (kept,) = tmp_path.glob("layers-*.json")
+    name = kept.name
+    kept.unlink()
+    monkeypatch.setattr(run_layers, "FocusReader", Slow)
+    assert settled(config)[1].layers == (7,)
+    assert json.loads(kept.read_text()) == [7]
+
+
 class Follower(World):
     """Rank 1 of two, whose leader settled on layers 1 and 2."""
 
