@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from afa_llm.config import Config
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 def contradictions(config: Config) -> list[str]:
     """All contradictions of a configuration, each `field = value: why; fix`. Empty where there are none."""
     training = (_model, _masks, _adversary, _optimizer, _engine, _quantization, _validation, _rollouts)
-    checks = (*training, _labels, _spurious, _evaluation)
+    checks = (*training, _labels, _spurious, _evaluation, _unicode)
     return [message for check in checks for message in check(config)]
 
 
@@ -238,3 +239,25 @@ def _addresses(config: Config) -> list[str]:
             "of the two out"
         )
     return found
+
+
+def _unicode(config: Config) -> list[str]:
+    """Names and paths go into files and logs, which are UTF-8. Bytes of another encoding arrive as lone surrogates."""
+    found = []
+    for section, values in config.model_dump(mode="json").items():
+        for name, value in texts_of(values, section):
+            try:
+                f"{name} {value}".encode()
+            except UnicodeEncodeError:
+                spelled = name.encode("utf-8", "backslashreplace").decode(), ascii(value)
+                found.append(f"{spelled[0]} = {spelled[1]}: holds bytes that are no UTF-8; rename it")
+    return found
+
+
+def texts_of(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Every text of a setting, with its dotted name."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, dict | list):
+        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from texts_of(entry, f"{name}.{key}")

@@ -15,6 +15,7 @@ from afa_llm.errors import AfaError
 
 UNUSABLE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR,
+    errno.EISDIR, errno.EEXIST,
 }  # fmt: skip
 
 

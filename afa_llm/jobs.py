@@ -124,7 +124,7 @@ def evaluate(config: Config, adapter: Path | None) -> Path:
     if adapter is not None:
         check_adapter(adapter)
     config, clock = resolve_suites(config), Clock()
-    with _job(config) as world, reserved_folder(config, world) as folder:
+    with _job(config) as world, reserved_folder(config, world, adapter=adapter, evaluates=True) as folder:
         config = settle_dtype(config, world)
         material = _prepare(config, world, clock)
         with clock.phase("model"):

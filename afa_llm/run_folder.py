@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import yaml
+
 from afa_llm.config import Config
+from afa_llm.config_checks import texts_of
 from afa_llm.config_loading import dump_config, load_config
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.errors import AfaError
@@ -23,6 +26,8 @@ from afa_llm.training.distributed import World
 from afa_llm.training.durable_files import lock_file
 
 SETTINGS, LOCK = "config.yaml", ".lock"
+TRAINED = ("checkpoints", "adapter", "metrics.jsonl")
+OTHER = "choose another run.name"
 
 
 def read_run_config(folder: Path) -> Config:
@@ -31,17 +36,20 @@ def read_run_config(folder: Path) -> Config:
 
 
 @contextmanager
-def reserved_folder(config: Config, world: World) -> Iterator[Path]:
+def reserved_folder(
+    config: Config, world: World, *, adapter: Path | None = None, evaluates: bool = False
+) -> Iterator[Path]:
     """The run's folder, for this process alone until the block is left. What lies there stays as it is until `claim`.
 
-    Raises AfaError on every rank: an earlier run that is neither replaced nor continued, a folder of something else,
-    another process at work in it, a place where nothing can be written.
+    `adapter`: what is measured; `evaluates`: nothing is trained. Raises AfaError on every rank: an earlier run that is
+    neither replaced nor continued, or that holds what this one reads, a folder of something else, another process at
+    work in it, a place where nothing can be written.
     """
     folder = Path(config.run.output_dir) / config.run.name
     trouble = lock = None
     if world.leads:
         try:
-            trouble = _refusal(config, folder)
+            trouble = _refusal(config, folder, adapter, evaluates)
             if not trouble:
                 folder.mkdir(parents=True, exist_ok=True)
                 lock = lock_file(folder / LOCK)
@@ -61,17 +69,50 @@ def reserved_folder(config: Config, world: World) -> Iterator[Path]:
             os.close(lock)
 
 
-def _refusal(config: Config, folder: Path) -> str | None:
-    if (folder / SETTINGS).exists():
-        if config.run.overwrite or config.run.resume:
+def _refusal(config: Config, folder: Path, adapter: Path | None, evaluates: bool) -> str | None:
+    name = f"run.name = {config.run.name}"
+    if _is_run(folder):
+        if config.run.resume:
+            if evaluates and any((folder / part).exists() for part in TRAINED):
+                return f"{name}: {folder} holds a training run, which an evaluation can't continue; {OTHER}"
             return None
-        return (
-            f"run.name = {config.run.name}: {folder} holds an earlier run; choose another run.name, or set "
-            "run.overwrite=true (it is deleted) or run.resume=true (it is continued)"
-        )
+        if not config.run.overwrite:
+            return (
+                f"{name}: {folder} holds an earlier run; {OTHER}, or set run.overwrite=true (it is deleted) or "
+                "run.resume=true (it is continued)"
+            )
+        inside = _inputs_inside(config, folder, adapter)
+        return f"{inside} lies in {folder}, an earlier run that would be deleted; {OTHER}" if inside else None
     if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
-        return f"run.name = {config.run.name}: {folder} exists and is no run of afa-llm; choose another run.name"
+        return f"{name}: {folder} exists and is no run of afa-llm; {OTHER}"
     return None
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether its config.yaml is one that a run saves; other programs have files of that name too."""
+    try:
+        saved = yaml.safe_load((folder / SETTINGS).read_bytes())
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(saved, dict) and saved.keys() >= {"run", "model", "data", "lora"}
+
+
+def _inputs_inside(config: Config, folder: Path, adapter: Path | None) -> str | None:
+    """A setting or option that names something in this folder: it would be gone before it is read."""
+    if adapter is not None and _lies_in(str(adapter), folder):
+        return f"--adapter {adapter}"
+    for section, values in config.model_dump(mode="json").items():
+        for name, value in texts_of(values, section):
+            if section != "run" and _lies_in(value, folder):
+                return f"{name} = {value}"
+    return None
+
+
+def _lies_in(path: str, folder: Path) -> bool:
+    try:
+        return Path(path).exists() and Path(path).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # a text that can't be a path
+        return False
 
 
 def _taken(config: Config, folder: Path) -> str:

@@ -21,6 +21,9 @@ EXPLAIN = [sys.executable, "-c", "from afa_llm.cli import main; main(['config', 
 def test_a_path_that_cannot_be_used_is_named() -> None:
     with pytest.raises(AfaError, match=r"/data/x\.csv: Permission denied"), told_endings():
         raise PermissionError(errno.EACCES, "Permission denied", "/data/x.csv")
+    for number, error in ((errno.EISDIR, IsADirectoryError), (errno.EEXIST, FileExistsError)):
+        with pytest.raises(AfaError, match="runs/x: in the way"), told_endings():
+            raise error(number, "in the way", "runs/x")
     with pytest.raises(ConnectionRefusedError), told_endings():
         raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 

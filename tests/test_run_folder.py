@@ -73,6 +73,55 @@ def test_a_run_is_replaced_only_when_nothing_can_be_wrong_any_more(tmp_path: Pat
     assert read_run_config(folder) == config
 
 
+@pytest.mark.parametrize("text", ["my: project\n", "", "[1]", "run: {name: x}\n", "\x00", "a: [\n"])
+def test_a_folder_of_something_else_that_has_a_config_is_not_deleted(tmp_path: Path, text: str) -> None:
+    """Other programs have a config.yaml too."""
+    folder = tmp_path / "mine"
+    (folder / "src").mkdir(parents=True)
+    (folder / "config.yaml").write_text(text)
+    for setting in ("run.overwrite=true", "run.resume=true"):
+        refused = pytest.raises(AfaError, match=r"no run of afa-llm; choose another run\.name")
+        with refused, reserved_folder(_config(tmp_path, setting), ALONE):
+            pass
+    assert (folder / "src").is_dir()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["data.train.path={}/reviews.jsonl", "data.evaluation=[{{path: {}/reviews.jsonl}}]", "model.path={}/items"],
+)
+def test_a_run_that_holds_what_is_read_is_not_deleted(tmp_path: Path, setting: str) -> None:
+    folder = _earlier_run(tmp_path)
+    (folder / "reviews.jsonl").write_text("{}")
+    config = _config(tmp_path, "run.overwrite=true", setting.format(folder))
+    refused = pytest.raises(AfaError, match=rf"{setting.split('=')[0]}.*lies in .*mine.*choose another run\.name")
+    with refused, reserved_folder(config, ALONE):
+        pass
+    continued = config.model_copy(update={"run": config.run.model_copy(update={"resume": True})})
+    with reserved_folder(continued, ALONE):
+        claim(continued, folder, ALONE)
+    assert (folder / "reviews.jsonl").exists()
+
+
+def test_the_run_whose_adapter_is_measured_is_neither_deleted_nor_continued(tmp_path: Path) -> None:
+    folder = _earlier_run(tmp_path)
+    (folder / "adapter").mkdir()
+    with (
+        pytest.raises(AfaError, match=r"--adapter .*mine/adapter lies in .*mine"),
+        reserved_folder(_config(tmp_path, "run.overwrite=true"), ALONE, adapter=folder / "adapter", evaluates=True),
+    ):
+        pass
+    refused, resumed = pytest.raises(AfaError, match="can't continue"), _config(tmp_path, "run.resume=true")
+    with refused, reserved_folder(resumed, ALONE, evaluates=True):
+        pass
+    with reserved_folder(_config(tmp_path, "run.resume=true"), ALONE):  # training goes on
+        pass
+    other = _config(tmp_path, "run.name=other")
+    with reserved_folder(other, ALONE, adapter=folder / "adapter", evaluates=True):
+        claim(other, tmp_path / "other", ALONE)
+    assert (folder / "adapter").is_dir()
+
+
 def test_what_fails_before_the_claim_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(AfaError, match="data"), reserved_folder(_config(tmp_path), ALONE):
         raise AfaError("data")

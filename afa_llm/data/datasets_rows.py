@@ -60,7 +60,10 @@ def parquet_columns(path: Path) -> list[str]:
 def read_hub(name: str, subset: str | None, split: str, revision: str | None) -> HubRows:
     """A split of a hub data set, never running code of it. Raises AfaError naming the splits or subsets there are."""
     import datasets
+    from datasets import packaged_modules
 
+    if name in getattr(packaged_modules, "_PACKAGED_DATASETS_MODULES", {}):  # they'd read what lies in this folder
+        raise AfaError(f"{name}: a kind of file and no data set; name a file, or a data set of the hub (owner/name)")
     try:
         table = datasets.load_dataset(name, subset, split=split, revision=revision)
     except Exception as error:  # as above; what failed is told apart below

@@ -74,8 +74,9 @@ def drawn(examples: Sequence[Example], count: int | None, seed: int) -> list[Exa
     for index, example in enumerate(examples):
         members.setdefault(f"pair {example.pair}" if example.pair else f"row {index}", []).append(index)
     chosen: list[int] = []
+    groups = list(members.values())
     for place in shuffled(len(members), seed):
-        more = list(members.values())[place]
+        more = groups[place]
         if len(chosen) + len(more) > count:
             break
         chosen += more
@@ -194,12 +195,7 @@ def _text(values: dict[str, Any], column: str) -> str:
         raise BadFieldError(f"text is missing ({value!r})", "text is missing")
     if not isinstance(value, str):
         raise BadFieldError(f"text has type {type(value).__name__}, not string", "text of wrong type")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        point = ord(value[error.start])
-        reason = f"half of a surrogate pair (U+{point:04X}) at character {error.start + 1}"
-        raise BadFieldError(reason, "text is no Unicode") from None
+    _check_unicode(value, "text")
     if not split_words(value):
         raise BadFieldError("text is empty" if not value.strip() else "text has no visible character", "text is empty")
     return value.strip()
@@ -211,12 +207,24 @@ def _id(source: Source, row: RawRow) -> str:
     value = row.values.get(source.id_column)
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         raise BadFieldError(f"id is {value!r}, not a string or whole number", "id is missing or of wrong type")
+    _check_unicode(str(value), "id")
     return str(value).strip()
 
 
 def _name(column: str | None, values: dict[str, Any]) -> str:
     value = values.get(column) if column else None
-    return "" if value is None else str(value).strip()
+    name = "" if value is None else str(value).strip()
+    _check_unicode(name, str(column))
+    return name
+
+
+def _check_unicode(value: str, what: str) -> None:
+    """Half a surrogate pair, as JSON's escapes may spell, can be written to no file."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        where = f"half of a surrogate pair (U+{ord(value[error.start]):04X}) at character {error.start + 1}"
+        raise BadFieldError(where if what == "text" else f"{what} has {where}", f"{what} is no Unicode") from None
 
 
 def _side(column: str | None, values: dict[str, Any]) -> str:

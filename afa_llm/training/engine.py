@@ -7,7 +7,7 @@ fits any world size, ZeRO stage and engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -45,12 +45,19 @@ class Engine(Protocol):
         ...
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """The reverse of `state`. Raises KeyError where a name is missing."""
+        """The reverse of `state`. Raises KeyError where a name is missing or left over."""
         ...
 
     def whole(self, parameters: Sequence[torch.Tensor], *, writes: bool = False) -> AbstractContextManager[Any]:
         """Parameters whole inside the block, whatever is sharded; `writes` keeps rank 0's changes."""
         ...
+
+
+def refuse_leftovers(state: Mapping[str, torch.Tensor], names: Collection[str]) -> None:
+    """Raises KeyError where a checkpoint holds weights that are not trained now: to go on would lose them."""
+    left = sorted({key.rpartition("|")[0] for key in state} - set(names))
+    if left:
+        raise KeyError(f"{left[0]} is in it and not trained now, {len(left)} weights in all")
 
 
 def optimizer_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -102,6 +109,7 @@ class PlainEngine:
         return found
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        refuse_leftovers(state, self.names)
         for name, parameter in self.names.items():
             parameter.data.copy_(state[f"{name}|weight"])
             self.optimizer.state[parameter] = {

@@ -23,6 +23,11 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "masking.masks_per_review = 2: the leave-one-out baseline needs at least 4 with direction both",
         ["masking.masks_per_review=4"],
     ),
+    "a name in another encoding": (
+        ["run.output_dir=r\udcff"],
+        "run.output_dir = 'r\\udcff': holds bytes that are no UTF-8",
+        ["run.output_dir=r"],
+    ),
     "one mask one way": (
         ["masking.direction=attended", "masking.masks_per_review=1"],
         "masking.masks_per_review = 1: the leave-one-out baseline needs at least 2 with direction attended",

@@ -32,6 +32,14 @@ def test_a_split_is_read_row_by_row(folder: str) -> None:
     assert [row.line for row in rows[1:]] == [2]
 
 
+@pytest.mark.parametrize("name", ["csv", "json", "parquet", "pandas", "imagefolder"])
+def test_a_kind_of_file_is_no_data_set(name: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would read whatever files of that kind lie in the current folder."""
+    monkeypatch.chdir(folder)
+    with pytest.raises(AfaError, match=f"{name}: a kind of file and no data set"):
+        read_hub(name, None, "train", None)
+
+
 def test_a_missing_split_names_those_there_are(folder: str) -> None:
     with pytest.raises(AfaError, match="no split 'validation'; there are 'train', 'test'"):
         read_hub(folder, None, "validation", None)

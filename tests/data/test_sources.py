@@ -69,6 +69,16 @@ def test_every_kind_of_bad_row_is_kept_with_its_reason(tmp_path: Path) -> None:
     assert quarantine.rows_read == 15
 
 
+@pytest.mark.parametrize(("setting", "field"), [("id_column", "i"), ("group_column", "g"), ("pair_column", "p")])
+def test_names_that_can_be_written_nowhere_are_set_aside(tmp_path: Path, setting: str, field: str) -> None:
+    rows = [{"text": "fine", "label": 1, field: name} for name in ("a", "b \ud800", "c")]
+    quarantine = Quarantine()
+    examples = load(write(tmp_path / "r.jsonl", rows), quarantine, **{setting: field})
+    assert [e.text for e in examples] == ["fine", "fine"]
+    (row,) = quarantine.rows
+    assert (row.line, row.reason[-44:]) == (2, "has half of a surrogate pair (U+D800) at character 3"[-44:])
+
+
 def test_unusual_texts_survive_as_they_are(tmp_path: Path) -> None:
     texts = [
         "👍",

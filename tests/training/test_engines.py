@@ -63,6 +63,15 @@ def test_plain_engine_skips_what_is_not_finite() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_weights_of_a_checkpoint_that_nobody_trains_are_not_dropped() -> None:
+    engine = PlainEngine(torch.nn.Linear(2, 2), Training())
+    state = engine.state()
+    engine.load_state(state)
+    del engine.names["bias"]
+    with pytest.raises(KeyError, match="bias is in it and not trained now, 1 weights in all"):
+        engine.load_state(state)
+
+
 def test_clipping_bounds_the_step_not_the_reported_norm() -> None:
     model = torch.nn.Linear(3, 1, bias=False)
     engine = PlainEngine(model, Training(max_grad_norm=0.5))
