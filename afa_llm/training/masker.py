@@ -71,9 +71,11 @@ class Masker:
 
     def show_only(self, batch: Batch, shown_BKW: torch.Tensor, epoch: int) -> View:
         """The views in which every other word is hidden. Other words for most of a review would make another review of
-        it: under infill they are left out."""
+        it: under infill they are left out. A review of which no word is to be shown is shown whole: one of a single
+        word has empty masks, and an empty prompt would teach its label."""
         kind = "delete" if self.config.masking.view == "infill" else self.config.masking.view
-        return self._hide_by(kind, batch, ~shown_BKW, range(shown_BKW.shape[1]), epoch)
+        hidden_BKW = ~shown_BKW & shown_BKW.any(-1, keepdim=True)
+        return self._hide_by(kind, batch, hidden_BKW, range(shown_BKW.shape[1]), epoch)
 
     def _sample(
         self, batch: Batch, log_focus_BW: torch.Tensor, face_K: torch.Tensor, temperature: float, noise: torch.Tensor

@@ -13,7 +13,7 @@ from afa_llm.config import Config
 from afa_llm.config_loading import load_config
 from afa_llm.data.batching import collate
 from afa_llm.material import prepare
-from afa_llm.records import Batch
+from afa_llm.records import Batch, Prompt
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import PlainEngine
@@ -66,6 +66,12 @@ class Parts:
         self.decoder.model.train()
         self.means = self.round.play(batches, epoch=0, step=step, progress=progress)
         return torch.cat([p.grad.flatten() for p in self.engine.names.values() if p.grad is not None])
+
+
+def one_word_prompt(parts: Parts) -> Prompt:
+    """Of a review that no mask can hide a word of."""
+    example = parts.material.train_prompts[0].example
+    return parts.material.builders["review_sentiment"].build(type(example)("one", "Superb", 1, ((0, 6),)))
 
 
 ARMS = {

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from round_parts import ALONE, ARMS, Parts
+from round_parts import ALONE, ARMS, Parts, one_word_prompt
 
 from afa_llm.data.batching import collate
 from afa_llm.method.policy_gradient import leave_one_out
 from afa_llm.models.attention_capture import RowRequest
-from afa_llm.records import Prompt
 from afa_llm.rollouts.generator import TransformersGenerator
 from afa_llm.training.looking import Look
 from afa_llm.training.metrics import Means
@@ -210,11 +209,6 @@ def test_reviews_without_feedback_leave_the_policy_gradient(tiny_model: Path) ->
     beside = parts.gradient([collate([*prompts, *[one_word_prompt(parts)] * 3], parts.decoder.pad_token_id)])
     assert alone.norm() > 1e-4
     assert (beside - alone).norm() / alone.norm() < 2e-4  # worst seen 2e-6; by reviews it is off by a third
-
-
-def one_word_prompt(parts: Parts) -> Prompt:
-    example = parts.material.train_prompts[0].example
-    return parts.material.builders["review_sentiment"].build(type(example)("one", "Superb", 1, ((0, 6),)))
 
 
 def test_a_one_word_review_gives_no_feedback_and_no_fault(tiny_model: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from round_parts import Parts
+from round_parts import Parts, one_word_prompt
 
 from afa_llm.config_loading import load_config
+from afa_llm.data.batching import collate
 from afa_llm.records import Batch, Fillings, GappedPrompt
 from afa_llm.training.masker import Masker
 
@@ -63,6 +64,20 @@ def test_hiding_and_showing_are_opposites(masker: Masker, batch: Batch) -> None:
     shown = masker.show_only(batch, chosen_BKW, epoch=0)
     assert torch.equal(hidden.word_mask_BW, batch.word_mask_BW & ~chosen_BKW[:, 0])
     assert torch.equal(shown.word_mask_BW, batch.word_mask_BW & chosen_BKW[:, 0])
+
+
+@pytest.mark.parametrize("view", ["block", "replace", "delete", "infill"])
+def test_a_review_of_one_word_is_shown_whole(parts: Parts, view: str) -> None:
+    """No mask of it hides its word, so none could show it."""
+    prompts = [one_word_prompt(parts), parts.material.train_prompts[0]]
+    batch = collate(prompts, parts.decoder.pad_token_id)
+    masker = Masker(load_config(None, [f"masking.view={view}"]), fillers=[(5,)])
+    masks = masker.draw(batch, flat(batch), epoch=0)
+    assert not masks.hidden_BKW[0].any()
+    shown = masker.show_only(batch, masks.hidden_BKW[:, :1], epoch=0)
+    assert torch.equal(shown.word_mask_BW[0], batch.word_mask_BW[0])
+    assert shown.input_ids_BT[0][shown.attention_mask_BT[0].bool()].tolist() == list(prompts[0].token_ids)
+    assert torch.equal(shown.word_mask_BW[1], batch.word_mask_BW[1] & masks.hidden_BKW[1, 0])
 
 
 def test_gaps_and_those_left_out_are_counted(batch: Batch) -> None:
