@@ -59,8 +59,8 @@ class AdversarialRound:
         feedback_weight = settings.policy_gradient_weight * decay(settings.policy_gradient_schedule, progress)
         keep_graph = self.engine.keeps_graph and len(batches) == 1 and not self.has_dropout
         looks = [self.looker.look(batch, epoch, differentiable=keep_graph) for batch in batches]
-        for look in looks:
-            if look.gaps:
+        if self.looker.fills_gaps:
+            for look in looks:  # without gaps too: every rank must have the name
                 means.put_sum("infill_left_out", look.gaps_left_out, look.gaps)
         if self.looker.judges_answers:
             for look in looks:

@@ -84,6 +84,12 @@ class Looker:
             and set(self.config.adversary.features) <= {"labels", "shift"}
         )
 
+    @property
+    def fills_gaps(self) -> bool:
+        """Other words are looked for in place of hidden ones, in some review or none: by the settings alone, so that
+        all ranks say the same."""
+        return self.config.masking.view == "infill" and (self.gives_feedback or self.uses_masked_view)
+
     def look(self, batch: Batch, epoch: int, *, differentiable: bool) -> Look:
         """Clean reading, masks, and what adversary and reward will want of the masked views."""
         if differentiable:

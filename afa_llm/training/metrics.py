@@ -39,7 +39,7 @@ class Means:
         self.sums[name] = (value, 1.0)
 
     def over_ranks(self, world: World) -> dict[str, float]:
-        """Global means. All ranks must hold the same names."""
+        """Global means, NaN where nothing was counted. All ranks must hold the same names: they add up in order."""
         names = sorted(self.sums)
         flat = world.sum_numbers([number for name in names for number in self.sums[name]])
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from round_parts import ALONE, ARMS, Parts, one_word_prompt
+from two_ranks import on_two_ranks
 
 from afa_llm.data.batching import collate
 from afa_llm.method.policy_gradient import leave_one_out
@@ -216,6 +218,30 @@ def test_a_one_word_review_gives_no_feedback_and_no_fault(tiny_model: Path) -> N
     batch = collate([one_word_prompt(parts), parts.material.train_prompts[1]], parts.decoder.pad_token_id)
     assert parts.gradient([batch]).isfinite().all()
     assert parts.means.over_ranks(ALONE)["kept_share"] == 0.5
+
+
+@pytest.mark.parametrize("arm", ["infill, no feedback", "other words", "adversary"])
+def test_every_rank_puts_the_same_names(tiny_model: Path, arm: str) -> None:
+    """Also one whose reviews have no gap to fill: ranks add their numbers up in the order of the names."""
+    settings = ["masking.view=infill", "objective.policy_gradient_weight=0", "objective.masked_task_weight=1"]
+    parts = Parts(tiny_model, *ARMS.get(arm, settings))
+    parts.gradient(parts.batches(4))
+    some = parts.means
+    parts.gradient([collate([one_word_prompt(parts)] * 4, parts.decoder.pad_token_id)])
+    assert sorted(parts.means.sums) == sorted(some.sums)
+    if arm != "adversary":
+        assert parts.means.sums["infill_left_out"] == (0, 0)
+        assert math.isnan(parts.means.over_ranks(ALONE)["infill_left_out"])
+        assert 0 <= some.over_ranks(ALONE)["infill_left_out"] <= 1
+
+
+def test_a_rank_without_gaps_leaves_the_metrics_of_two_ranks(tiny_model: Path) -> None:
+    parts = Parts(tiny_model, *ARMS["other words"])
+    parts.gradient(parts.batches(3))
+    alone = parts.means.over_ranks(ALONE)["infill_left_out"]
+    first, second = on_two_ranks("gaps_worker.py", str(tiny_model))
+    assert first == second
+    assert first["infill_left_out"] == pytest.approx(alone)
 
 
 def test_dropout_does_not_give_the_clean_view_away(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,16 @@ def test_means_weigh_reviews_not_batches() -> None:
     assert means.over_ranks(World(0, 1, torch.device("cpu"))) == {"x": pytest.approx(4.0)}
 
 
+def test_a_mean_of_nothing_is_no_number_and_no_fault() -> None:
+    means = Means()
+    means.put_sum("gaps", 0, 0)
+    means.put_sum("x", 6, 2)
+    found = means.over_ranks(World(0, 1, torch.device("cpu")))
+    assert math.isnan(found["gaps"]) and found["x"] == 3
+    means.put_sum("gaps", 1, 4)  # what another micro-batch, or another rank, has of it
+    assert means.over_ranks(World(0, 1, torch.device("cpu")))["gaps"] == 0.25
+
+
 def test_metrics_after_a_resume_hold_each_step_once(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, 6)
     for step in range(1, 6):
