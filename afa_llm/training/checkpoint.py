@@ -26,10 +26,11 @@ from typing import Any
 import torch
 
 from afa_llm.errors import AfaError
+from afa_llm.training.best_validation import best_step, forget_best
 from afa_llm.training.distributed import World
 from afa_llm.training.durable_files import digest_of, publish_folder, recover_folders, remove_folder, write_durably
 
-MANIFEST, BEST = "manifest.json", "best.json"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def save_checkpoint(
     before still stand.
     """
     step = int(state["step"])
-    final = folder / f"step_{step:06d}"
+    final = _of_step(folder, step)
     partial = folder / f".partial_{final.name}"
     _agree(world, step, partial, lambda: _open(folder, partial) if world.leads else {})
     files = _agree(world, step, partial, lambda: _write(partial, world, state, engine, adversary, rank_state))
@@ -74,8 +75,8 @@ def save_checkpoint(
 def newest_checkpoint(folder: Path, world: World) -> Checkpoint | None:
     """The newest checkpoint whose files fit their hashes, or None where there is no checkpoint.
 
-    Damaged ones are named on rank 0 and passed over. Raises AfaError where all are damaged: starting anew in silence
-    would lose a run.
+    Damaged ones are named on rank 0 and passed over; the best is forgotten where its checkpoint is damaged or gone.
+    Raises AfaError where all are damaged: starting anew in silence would lose a run.
     """
     chosen: Path | None = None
     trouble = None
@@ -83,6 +84,8 @@ def newest_checkpoint(folder: Path, world: World) -> Checkpoint | None:
         try:
             recover_folders(folder)
             chosen, trouble = _newest_good(folder)
+            if not trouble:
+                _forget_lost_best(folder, chosen)
         except OSError as error:
             trouble = f"{folder}: {error.strerror or error}"
     chosen, trouble = world.from_leader((chosen, trouble))
@@ -93,10 +96,10 @@ def newest_checkpoint(folder: Path, world: World) -> Checkpoint | None:
 
 def checkpoint_of_step(folder: Path, step: int, world: World) -> Checkpoint:
     """One checkpoint by its step. Raises AfaError where it is not there or damaged."""
-    path = folder / f"step_{step:06d}"
+    path = _of_step(folder, step)
     fault = world.from_leader(fault_of(path) if world.leads else None)
     if fault:
-        raise AfaError(f"{path}: {fault}; set training.adapter=last to take the weights of the last step")
+        raise AfaError(f"{path}: {fault}")
     return _read(path, world)
 
 
@@ -113,26 +116,6 @@ def fault_of(path: Path) -> str | None:
         if digest_of(file) != digest:
             return f"{name} does not fit its hash"
     return None
-
-
-def mark_best(folder: Path, step: int, value: float) -> bool:
-    """Note that `step` has validation value `value` (smaller is better) if it is the best so far. Rank 0 calls it."""
-    before = best_step(folder)
-    if before is not None and before[1] <= value:
-        return False
-    partial = folder / f".{BEST}.partial"
-    write_durably(partial, json.dumps({"step": step, "validation_loss": value}).encode())
-    partial.replace(folder / BEST)
-    return True
-
-
-def best_step(folder: Path) -> tuple[int, float] | None:
-    """(step, validation loss) of the best checkpoint so far, if one was noted."""
-    try:
-        noted = json.loads((folder / BEST).read_text(encoding="utf-8"))
-        return int(noted["step"]), float(noted["validation_loss"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _agree(world: World, step: int, partial: Path, work: Any) -> dict[str, str]:
@@ -186,13 +169,15 @@ def _write(
 def _publish(partial: Path, final: Path, files: Mapping[str, str], keep: int) -> dict[str, str]:
     write_durably(partial / MANIFEST, (json.dumps({"files": dict(files)}, indent=2) + "\n").encode())
     publish_folder(partial, final)
-    _prune(final.parent, keep)
+    _prune(final, keep)
     return {}
 
 
-def _prune(folder: Path, keep: int) -> None:
-    best = best_step(folder)
-    for path in _by_step(folder)[:-keep]:
+def _prune(newest: Path, keep: int) -> None:
+    """Later ones are damaged (the run went back behind them): none of those may take the place of a good one."""
+    best = best_step(newest.parent)
+    earlier = [path for path in _by_step(newest.parent) if _step_of(path) <= _step_of(newest)]
+    for path in earlier[:-keep]:
         if (path / MANIFEST).exists() and not (best and _step_of(path) == best[0]):
             remove_folder(path)
 
@@ -212,6 +197,22 @@ def _newest_good(folder: Path) -> tuple[Path | None, str | None]:
             "folder to start from the beginning"
         )
     return None, None
+
+
+def _forget_lost_best(folder: Path, good: Path | None) -> None:
+    """At resume, while steps to come can still show another best, and not when the result is asked for. `good`: a
+    checkpoint that is known to be."""
+    noted = best_step(folder)
+    if noted is None or (path := _of_step(folder, noted[0])) == good:
+        return
+    fault = fault_of(path)
+    if fault:
+        print(f"{path}, the best validation so far: {fault}; the best of what is left will be taken", flush=True)
+        forget_best(folder)
+
+
+def _of_step(folder: Path, step: int) -> Path:
+    return folder / f"step_{step:06d}"
 
 
 def _by_step(folder: Path) -> list[Path]:

@@ -20,7 +20,8 @@ from afa_llm.models.adapters import save_adapter
 from afa_llm.models.pass_tokens import PassTokens, pass_weights
 from afa_llm.records import Batch, Prompt
 from afa_llm.training.adversarial_round import AdversarialRound
-from afa_llm.training.checkpoint import best_step, checkpoint_of_step, mark_best, newest_checkpoint
+from afa_llm.training.best_validation import best_step, is_better, mark_best
+from afa_llm.training.checkpoint import checkpoint_of_step, newest_checkpoint
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine
 from afa_llm.training.metrics import MetricsLog, peak_memory_gib
@@ -32,11 +33,14 @@ from afa_llm.training.schedules import warmed_up
 class TrainingSummary:
     """What a run of training did. `alarms` are those of the adversary's guards at the end.
 
+    `adapter_step`: after which step the weights stood that are the result.
+
     `forward_tokens`, `backward_tokens`: that went through the decoder in training, over all ranks and since step 0,
     validation left out. `flops`: from them, by the formula in models/pass_tokens.py.
     """
 
     steps: int
+    adapter_step: int
     reviews: int
     seconds: float
     skipped_steps: int
@@ -102,9 +106,8 @@ class Trainer:
             self._keep(step + 1)
         if log:
             log.close()
-        if self.config.training.adapter == "best":
-            self._load_best()
-        return self._summary(done, time.monotonic() - started)
+        taken = self._load_best() if self.config.training.adapter == "best" else self.total_steps
+        return self._summary(done, taken, time.monotonic() - started)
 
     def _step(self, step: int, log: MetricsLog | None) -> None:
         """Round, optimizer step, metrics."""
@@ -172,7 +175,7 @@ class Trainer:
         if not self.validate or not self._is_due(self.config.training.validate_every, step):
             return False
         before = self.world.from_leader(best_step(self.checkpoints))
-        return before is None or self.last_metrics["validation_loss"] < before[1]
+        return is_better(self.last_metrics["validation_loss"], before)
 
     def batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of a step."""
@@ -253,20 +256,36 @@ class Trainer:
         forward, backward = self.world.sum_numbers([float(self.tokens.forward), float(self.tokens.backward)])
         return round(forward), round(backward)
 
-    def _load_best(self) -> None:
-        """The trained weights of the best validation, in place of the last ones."""
-        noted = self.world.from_leader(best_step(self.checkpoints))
-        if noted is None or noted[0] == self.total_steps:
-            return
-        self.engine.load_state(checkpoint_of_step(self.checkpoints, noted[0], self.world).engine)
+    def _load_best(self) -> int:
+        """The trained weights of the best validation, in place of the last ones. Returns after which step they stood.
 
-    def _summary(self, done: int, seconds: float) -> TrainingSummary:
+        A best that cannot be read was seen at resume; one that went bad since is no reason to end without a result
+        after all the steps: the last weights are one, and the notice and `adapter_step` say so.
+        """
+        noted = self.world.from_leader(best_step(self.checkpoints))
+        if noted is None:
+            self._tell_no_best("no validation with a finite loss is noted")
+        if noted is None or noted[0] == self.total_steps:
+            return self.total_steps
+        try:
+            best = checkpoint_of_step(self.checkpoints, noted[0], self.world)
+        except AfaError as error:
+            self._tell_no_best(str(error))
+            return self.total_steps
+        self.engine.load_state(best.engine)
+        return int(noted[0])
+
+    def _tell_no_best(self, reason: str) -> None:
+        self.world.tell(f"training.adapter = best: {reason}; the result is the adapter of the last step instead")
+
+    def _summary(self, done: int, taken: int, seconds: float) -> TrainingSummary:
         settings, values = self.config.adversary, self.last_metrics
         auroc = values.get("adversary_auroc")
         raised = alarms(auroc, settings.auroc_high, settings.auroc_low) if auroc is not None else []
         forward, backward = self._all_tokens()
         return TrainingSummary(
             steps=self.total_steps,
+            adapter_step=taken,
             reviews=len(self.prompts),
             seconds=seconds,
             skipped_steps=self.skips.total,

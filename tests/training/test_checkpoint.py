@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from needs import unmet
 
 from afa_llm.errors import AfaError
 from afa_llm.training import checkpoint as module
-from afa_llm.training.checkpoint import best_step, fault_of, mark_best, newest_checkpoint, save_checkpoint
+from afa_llm.training.best_validation import best_step, mark_best
+from afa_llm.training.checkpoint import fault_of, newest_checkpoint, save_checkpoint
 from afa_llm.training.distributed import World
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -103,6 +105,46 @@ def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
         save(tmp_path, step, keep=2)
     assert best_step(tmp_path) == (2, 0.5)
     assert sorted(p.name for p in tmp_path.glob("step_*")) == ["step_000002", "step_000004", "step_000005"]
+
+
+@pytest.mark.parametrize(("best", "lost"), [(1, "damaged"), (1, "gone"), (3, "damaged"), (3, ""), (1, "")])
+def test_a_best_whose_checkpoint_is_lost_is_forgotten(
+    tmp_path: Path, best: int, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it is the newest one, behind which a run goes back, or an older one."""
+    for step in (1, 2, 3):
+        path = save(tmp_path, step)
+        if step == best:
+            mark_best(tmp_path, step, 0.5)
+            noted = path
+    if lost == "damaged":
+        (noted / "engine.safetensors").write_bytes(b"")
+    elif lost:
+        shutil.rmtree(noted)
+    found = newest_checkpoint(tmp_path, ALONE)
+    assert found is not None and found.state["step"] == (2 if best == 3 and lost else 3)
+    said = capsys.readouterr().out
+    assert best_step(tmp_path) == (None if lost else (best, 0.5))
+    assert (f"{noted}, the best validation so far: " in said) == bool(lost)
+
+
+def test_a_best_is_not_forgotten_where_no_checkpoint_is_good(tmp_path: Path) -> None:
+    """The user is asked to bring one back: the note is of use then."""
+    (save(tmp_path, 1) / "state.json").write_text("{}")
+    mark_best(tmp_path, 1, 0.5)
+    with pytest.raises(AfaError, match="no checkpoint is good"):
+        newest_checkpoint(tmp_path, ALONE)
+    assert best_step(tmp_path) == (1, 0.5)
+
+
+def test_a_damaged_checkpoint_of_a_later_step_does_not_push_a_good_one_out(tmp_path: Path) -> None:
+    """A run that went back behind it saves again before it comes there."""
+    (save(tmp_path, 9) / "state.json").write_text("{}")
+    save(tmp_path, 7, keep=1)
+    found = newest_checkpoint(tmp_path, ALONE)
+    assert found is not None and found.state["step"] == 7
+    save(tmp_path, 8, keep=1)
+    assert sorted(p.name for p in tmp_path.glob("step_*")) == ["step_000008", "step_000009"]
 
 
 def test_old_ranks_are_dealt_out_to_new_ones(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,16 @@ from small_training import everything, small_trainer
 
 from afa_llm.data.batching import plan_epoch, share
 from afa_llm.errors import AfaError, StoppedError
-from afa_llm.training.checkpoint import best_step
+from afa_llm.training.best_validation import best_step
 
 STEPS = 12
+VALIDATED = [
+    "data.validation={path: 'builtin:planted', split: validation, max_samples: 6}",
+    "training.validate_every=3",
+    "training.adapter=best",
+    "training.keep_checkpoints=1",
+    "training.checkpoint_every=0",
+]
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +99,7 @@ def test_non_finite_steps_in_a_row_stop_with_a_checkpoint(
 def test_the_best_validation_is_kept_and_used(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = [
-        "data.validation={path: 'builtin:planted', split: validation, max_samples: 6}",
-        "training.validate_every=3",
-        "training.adapter=best",
-        "training.keep_checkpoints=1",
-        "training.checkpoint_every=0",
-    ]
-    trainer = small_trainer(tiny_model, tmp_path, *settings)
+    trainer = small_trainer(tiny_model, tmp_path, *VALIDATED)
     real = trainer.validate
     assert real is not None and 0 < real() < 3
     losses = iter([0.9, 0.4, 0.6, 0.5])
@@ -106,12 +107,67 @@ def test_the_best_validation_is_kept_and_used(
     seen: dict[int, torch.Tensor] = {}
     save = trainer.save
     monkeypatch.setattr(trainer, "save", lambda step: (seen.update({step: _weights(trainer)}), save(step))[1])
-    trainer.run()
+    assert trainer.run().adapter_step == 6
     assert best_step(tmp_path / "checkpoints") == (6, 0.4)
     assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step_*")) == ["step_000006", "step_000012"]
     assert torch.equal(_weights(trainer), seen[6]) and not torch.equal(seen[6], seen[12])
     validated = {row["step"]: row["validation_loss"] for row in _metrics(tmp_path) if "validation_loss" in row}
     assert validated == {3: 0.9, 6: 0.4, 9: 0.6, 12: 0.5}
+
+
+@pytest.mark.parametrize(
+    ("losses", "taken"), [([math.nan, 0.9, 0.4, 0.5], 9), ([0.9, math.nan, 1.0, math.inf], 3), ([math.nan] * 4, 12)]
+)
+def test_a_validation_that_is_no_number_is_not_the_best(
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    losses: list[float],
+    taken: int,
+) -> None:
+    trainer = small_trainer(tiny_model, tmp_path, *VALIDATED)
+    found = iter(losses)
+    monkeypatch.setattr(trainer, "validate", lambda: next(found))
+    assert trainer.run().adapter_step == taken
+    steps = [f"step_{step:06d}" for step in sorted({taken, 12})]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step_*")) == steps
+    assert ("no validation with a finite loss is noted" in capsys.readouterr().err) == (taken == 12)
+
+
+def test_a_best_that_was_lost_is_seen_at_resume(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The newest checkpoint is the best one and damaged: the run goes back behind it, and finds a best of its own."""
+    keep = ["training.keep_checkpoints=4", "training.checkpoint_every=3"]
+    trainer = small_trainer(tiny_model, tmp_path, *VALIDATED, *keep)
+    losses = iter([0.9, 0.8, 0.7, 0.6])
+    monkeypatch.setattr(trainer, "validate", lambda: next(losses))
+    trainer.run()
+    (tmp_path / "checkpoints" / "step_000012" / "engine.safetensors").write_bytes(b"")
+    again = small_trainer(tiny_model, tmp_path, *VALIDATED, *keep, "run.resume=true")
+    monkeypatch.setattr(again, "validate", lambda: 5.0)
+    assert again.resume() == 9
+    assert "step_000012, the best validation so far: engine.safetensors does not" in capsys.readouterr().out
+    assert again.run().adapter_step == 12
+
+
+def test_a_best_that_is_lost_at_the_end_leaves_the_last_weights(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = small_trainer(tiny_model, tmp_path, *VALIDATED)
+    losses = iter([0.9, 0.4, 0.6, 0.5])
+
+    def validate() -> float:
+        loss = next(losses)
+        if loss == 0.5:
+            (tmp_path / "checkpoints" / "step_000006" / "engine.safetensors").unlink()
+        return loss
+
+    monkeypatch.setattr(trainer, "validate", validate)
+    assert trainer.run().adapter_step == 12
+    said = capsys.readouterr().err
+    assert "step_000006: engine.safetensors is missing; the result is the adapter of the last step instead" in said
 
 
 def _weights(trainer: object) -> torch.Tensor:
