@@ -18,6 +18,8 @@ import torch
 
 from afa_llm.training.distributed import World
 
+METRICS = "metrics.jsonl"
+
 
 class Means:
     """Sums and counts by name."""
@@ -56,7 +58,7 @@ class MetricsLog:
     def __init__(self, folder: Path, total_steps: int, resume_step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / METRICS
         self._keep_until(resume_step)
         self.file = self.path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
@@ -81,7 +83,7 @@ class MetricsLog:
     def _keep_until(self, step: int) -> None:
         if not self.path.exists():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _step_of(line) <= step]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -96,6 +98,17 @@ class MetricsLog:
             print(f"\r\x1b[K{line}", end="" if step < self.total else "\n", file=sys.stderr, flush=True)
         elif step == self.total or step % max(1, self.total // 20) == 0:
             print(line, file=sys.stderr, flush=True)
+
+
+def logged_at(folder: Path, step: int) -> dict[str, float]:
+    """What metrics.jsonl says of a step, as it was written; empty where it has no whole line for it."""
+    try:
+        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        row = next(json.loads(line) for line in reversed(lines) if _step_of(line) == step)
+        values = {name: value for name, value in row.items() if name not in ("step", "seconds")}
+        return {name: math.nan if value is None else float(value) for name, value in values.items()}
+    except (OSError, ValueError, TypeError, StopIteration):
+        return {}
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -24,7 +24,7 @@ from afa_llm.training.best_validation import best_step, is_better, mark_best
 from afa_llm.training.checkpoint import checkpoint_of_step, newest_checkpoint
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine
-from afa_llm.training.metrics import MetricsLog, peak_memory_gib
+from afa_llm.training.metrics import MetricsLog, logged_at, peak_memory_gib
 from afa_llm.training.run_state import restore_run, save_run
 from afa_llm.training.schedules import warmed_up
 
@@ -249,6 +249,9 @@ class Trainer:
         if self.world.leads:  # the others start from 0: the sum over ranks is what was saved
             self.tokens.forward = int(checkpoint.state.get("forward_tokens", 0))
             self.tokens.backward = int(checkpoint.state.get("backward_tokens", 0))
+        self.last_metrics = self.world.from_leader(logged_at(self.folder, done) if self.world.leads else None)
+        if self.validate and self.world.leads:  # it may have been the best when the run was killed, or be the best left
+            mark_best(self.checkpoints, done, self.last_metrics.get("validation_loss", math.nan))
         return done
 
     def _all_tokens(self) -> tuple[int, int]:

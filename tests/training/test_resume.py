@@ -58,6 +58,23 @@ def test_resumed_after_any_step(whole: tuple, tiny_model: Path, tmp_path: Path, 
     assert _metrics(tmp_path) == metrics
 
 
+def test_resumed_after_the_last_step_says_what_the_run_said(whole: tuple, tiny_model: Path, tmp_path: Path) -> None:
+    """It was killed while the trained model was measured."""
+    folder, _, metrics, _ = whole
+    shutil.copytree(folder / "checkpoints" / f"step_{STEPS:06d}", tmp_path / "checkpoints" / f"step_{STEPS:06d}")
+    (tmp_path / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text())
+    trainer = small_trainer(
+        tiny_model, tmp_path, "run.resume=true", "adversary.auroc_low=0.5", "adversary.auroc_high=0.51"
+    )
+    summary = trainer.run()
+    said = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"step": STEPS, "seconds": said["seconds"]} | summary.last_metrics == said
+    assert summary.last_metrics["adversary_auroc"] > 0.51 and len(summary.alarms) == 1
+    assert _metrics(tmp_path) == metrics
+    (tmp_path / "metrics.jsonl").unlink()
+    assert small_trainer(tiny_model, tmp_path, "run.resume=true").run().last_metrics == {}
+
+
 def test_stopped_by_a_signal_saves_and_raises(tiny_model: Path, tmp_path: Path) -> None:
     trainer = small_trainer(tiny_model, tmp_path)
     trainer.world.stop.ask("SIGUSR1")
@@ -149,7 +166,8 @@ def test_a_best_that_was_lost_is_seen_at_resume(
     monkeypatch.setattr(again, "validate", lambda: 5.0)
     assert again.resume() == 9
     assert "step_000012, the best validation so far: engine.safetensors does not" in capsys.readouterr().out
-    assert again.run().adapter_step == 12
+    assert again.run().adapter_step == 9  # 0.7, as its metrics say
+    assert best_step(tmp_path / "checkpoints") == (9, 0.7)
 
 
 def test_a_best_that_is_lost_at_the_end_leaves_the_last_weights(

@@ -11,7 +11,7 @@ import torch
 
 from afa_llm.config_running import Training
 from afa_llm.training.distributed import World
-from afa_llm.training.metrics import Means, MetricsLog
+from afa_llm.training.metrics import Means, MetricsLog, logged_at
 from afa_llm.training.trainer import planned_steps
 
 
@@ -37,6 +37,29 @@ def test_a_mean_of_nothing_is_no_number_and_no_fault() -> None:
     assert math.isnan(found["gaps"]) and found["x"] == 3
     means.put_sum("gaps", 1, 4)  # what another micro-batch, or another rank, has of it
     assert means.over_ranks(World(0, 1, torch.device("cpu")))["gaps"] == 0.25
+
+
+def test_what_a_step_logged_is_read_again(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 3)
+    for step in (1, 2):
+        log.write(step, {"loss": step / 3, "bad": math.nan})
+    log.close()
+    found = logged_at(tmp_path, 2)
+    assert found.keys() == {"loss", "bad"} and found["loss"] == 2 / 3 and math.isnan(found["bad"])
+    assert logged_at(tmp_path, 1)["loss"] == 1 / 3
+    assert logged_at(tmp_path, 3) == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b'{"step": 2, "loss": 0.', b"[2]", b'{"step": 2, "loss": "low"}', b'{"step": 2, "loss": [1]}', b"\xff"],
+)
+def test_a_step_whose_line_is_damaged_logged_nothing(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1, "loss": 0.5}\n' + content)
+    assert logged_at(tmp_path, 2) == {}
+    MetricsLog(tmp_path, 3, resume_step=1).close()  # and the run goes on
+    assert logged_at(tmp_path, 1) == ({} if content is None else {"loss": 0.5})
 
 
 def test_metrics_after_a_resume_hold_each_step_once(tmp_path: Path) -> None:
