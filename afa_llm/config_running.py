@@ -19,7 +19,9 @@ class Run(Section):
         description="folder of the run under output_dir: letters, digits, . _ -",
     )
     output_dir: str = Field("runs", description="folder that holds all runs")
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of LoRA, adversary, masks and the order of reviews")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="seed of LoRA, its dropout, adversary, masks and the order of reviews"
+    )
     threads: int = Field(1, ge=1, le=1024, description="CPU threads of each process")
     overwrite: bool = Field(False, description="replace an earlier run of the same name; else refuse")
     resume: bool = Field(False, description="continue a run of the same name from its newest good checkpoint")

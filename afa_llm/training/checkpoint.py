@@ -4,7 +4,7 @@
         engine.safetensors     trained weights and moments, full tensors whatever was sharded: fits any world size,
                                ZeRO stage and engine
         adversary.pt           discriminator and its optimizer (absent without an adversary)
-        rank_0.pt …            what each rank holds alone: random state, its share of the replay
+        rank_0.pt …            what each rank holds alone: its share of the replay
         state.json             counters
         manifest.json          SHA-256 of every file; a folder without a fitting one is not a checkpoint
     checkpoints/best.json      step and value of the best validation, whose checkpoint is kept too

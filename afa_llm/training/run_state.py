@@ -1,8 +1,9 @@
 """Everything the next step depends on, to a checkpoint and back.
 
 Trained weights and optimizer moments (full tensors), the adversary with its optimizer and replay,
-the window of held-out detections, the random state of every rank, and the step. The order of reviews, the masks, the
-step size and the shares of ranks are pure functions of (seed, step), so there is nothing of them to save.
+the window of held-out detections, and the step. The order of reviews, the masks, the noise of dropout, the step size
+and the shares of ranks are pure functions of (seed, step), so there is nothing of them to save. (Checkpoints of earlier
+versions hold the random state of every rank; it is left unread.)
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ def save_run(
         state=dict(state) | {"held_out": list(feedback.held_out)},
         engine=engine.state(),
         adversary=full or None,
-        rank_state={"random": _random_state(world), "replay": replay},
+        rank_state={"replay": replay},
         keep=keep,
     )
 
 
-def restore_run(checkpoint: Checkpoint, world: World, engine: Engine, adversarial_round: AdversarialRound) -> None:
+def restore_run(checkpoint: Checkpoint, engine: Engine, adversarial_round: AdversarialRound) -> None:
     """Bring a run to where the checkpoint stood.
 
     With another number of ranks the replay shares of the old ranks are dealt out to the new ones, which changes nothing
@@ -60,8 +61,6 @@ def restore_run(checkpoint: Checkpoint, world: World, engine: Engine, adversaria
             "with the settings of its config.yaml"
         ) from None
     adversarial_round.feedback.held_out.extend((a, b) for a, b in checkpoint.state["held_out"])
-    if checkpoint.rank_states:
-        _set_random_state(checkpoint.rank_states[0]["random"], world)
 
 
 def _restore_adversary(checkpoint: Checkpoint, adversarial_round: AdversarialRound) -> None:
@@ -73,16 +72,3 @@ def _restore_adversary(checkpoint: Checkpoint, adversarial_round: AdversarialRou
     if shares:
         replay = {name: torch.cat([share[name] for share in shares]) for name in replay}
     adversary.load_state_dict(checkpoint.adversary | {"replay": replay})
-
-
-def _random_state(world: World) -> dict[str, Any]:
-    state = {"cpu": torch.get_rng_state()}
-    if world.device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(world.device)
-    return state
-
-
-def _set_random_state(state: dict[str, Any], world: World) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and world.device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], world.device)

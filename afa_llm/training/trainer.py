@@ -1,6 +1,7 @@
 """The training loop: which reviews when, rounds, steps, logging, checkpoints.
 
-Everything drawn is a pure function of (seed, epoch, review): a resumed run continues as if it had never stopped.
+Everything drawn is a pure function of (seed, epoch, review), dropout's noise of (seed, step, rank): a resumed run
+continues as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.best_validation import best_step, is_better, mark_best
 from afa_llm.training.checkpoint import checkpoint_of_step, newest_checkpoint
 from afa_llm.training.distributed import World
+from afa_llm.training.dropout_noise import seed_dropout
 from afa_llm.training.engine import Engine
 from afa_llm.training.metrics import MetricsLog, logged_at, peak_memory_gib
 from afa_llm.training.run_state import restore_run, save_run
@@ -113,6 +115,7 @@ class Trainer:
         """Round, optimizer step, metrics."""
         settings, began = self.config.training, time.monotonic()
         self.world.pulse.at("training", step + 1)
+        seed_dropout(self.config.run.seed, step, self.world.rank)
         delivered = self._deliver(step)
         done = step / self.total_steps
         means = self.round.play(self.batches(step), epoch=step // self.steps_per_epoch, step=step, progress=done)
@@ -244,7 +247,7 @@ class Trainer:
                 f"run.resume = true: {checkpoint.path} stands after {done} steps, and {self.total_steps} are planned; "
                 "set training.max_steps or training.epochs as they were, or choose another run.name"
             )
-        restore_run(checkpoint, self.world, self.engine, self.round)
+        restore_run(checkpoint, self.engine, self.round)
         self.skips = Skips(checkpoint.state.get("skipped", 0), checkpoint.state.get("skipped_in_a_row", 0))
         if self.world.leads:  # the others start from 0: the sum over ranks is what was saved
             self.tokens.forward = int(checkpoint.state.get("forward_tokens", 0))

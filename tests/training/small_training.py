@@ -16,7 +16,7 @@ from afa_llm.training.trainer import Trainer
 
 
 def small_trainer(tiny_model: Path, folder: Path, *overrides: str) -> Trainer:
-    """Plain engine, float32, dropout (so that the random state matters), an adversary with a replay store."""
+    """Plain engine, float32, dropout, an adversary with a replay store."""
     config = load_config(
         None,
         [
@@ -36,7 +36,6 @@ def small_trainer(tiny_model: Path, folder: Path, *overrides: str) -> Trainer:
         ],
     )
     world = World(0, 1, torch.device("cpu"))
-    torch.manual_seed(config.run.seed)
     material = prepare(config)
     decoder = assembly.build_decoder(config, material, world.device)
     engine = assembly.build_engine(config, decoder, world)
@@ -52,7 +51,6 @@ def everything(trainer: Trainer) -> dict[str, torch.Tensor]:
     assert feedback.adversary is not None
     _flatten("adversary", feedback.adversary.state_dict(), found)
     found["held_out"] = torch.tensor(list(feedback.held_out), dtype=torch.float64)
-    found["random"] = torch.get_rng_state()
     return found
 
 

@@ -14,6 +14,7 @@ from small_training import everything, small_trainer
 from afa_llm.data.batching import plan_epoch, share
 from afa_llm.errors import AfaError, StoppedError
 from afa_llm.training.best_validation import best_step
+from afa_llm.training.durable_files import digest_of
 
 STEPS = 12
 VALIDATED = [
@@ -47,7 +48,7 @@ def test_resumed_after_any_step(whole: tuple, tiny_model: Path, tmp_path: Path, 
     folder, final, metrics, tokens = whole
     shutil.copytree(folder / "checkpoints" / f"step_{stop:06d}", tmp_path / "checkpoints" / f"step_{stop:06d}")
     (tmp_path / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text())
-    torch.manual_seed(99)  # a new process has another random state
+    torch.manual_seed(99)  # whatever the random state of the new process
     trainer = small_trainer(tiny_model, tmp_path, "run.resume=true", "training.checkpoint_every=0")
     summary = trainer.run()
     assert summary.resumed_from == stop
@@ -56,6 +57,22 @@ def test_resumed_after_any_step(whole: tuple, tiny_model: Path, tmp_path: Path, 
     assert again.keys() == final.keys()
     assert [name for name in final if not torch.equal(final[name], again[name])] == []
     assert _metrics(tmp_path) == metrics
+
+
+def test_a_checkpoint_that_holds_random_states_is_read(whole: tuple, tiny_model: Path, tmp_path: Path) -> None:
+    """As earlier versions wrote them."""
+    folder, final, *_ = whole
+    path = Path(shutil.copytree(folder / "checkpoints" / "step_000007", tmp_path / "checkpoints" / "step_000007"))
+    state = torch.load(path / "rank_0.pt", weights_only=True)
+    assert state.keys() == {"replay"}
+    torch.save(state | {"random": {"cpu": torch.get_rng_state()}}, path / "rank_0.pt")
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["rank_0.pt"] = digest_of(path / "rank_0.pt")
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    trainer = small_trainer(tiny_model, tmp_path, "run.resume=true")
+    assert trainer.run().resumed_from == 7
+    again = everything(trainer)
+    assert [name for name in final if not torch.equal(final[name], again[name])] == []
 
 
 def test_resumed_after_the_last_step_says_what_the_run_said(whole: tuple, tiny_model: Path, tmp_path: Path) -> None:

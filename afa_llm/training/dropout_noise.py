@@ -1,0 +1,17 @@
+"""The noise of dropout: a pure function of (seed, step, rank).
+
+Dropout, LoRA's or the family's own, draws from torch's default generators, which start anew in each process and go on
+from wherever something else left them. Seeded at the start of each step they give an uninterrupted run and a resumed
+one the same noise. Nothing else in a step draws from them: masks, words, replay and the order of reviews have
+counters or generators of their own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Seed the default generators of this process, CPU and GPU: another noise in each step and on each rank."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]))
