@@ -133,8 +133,8 @@ def _axis(comparisons: Sequence[Mapping[str, Any]]) -> Axis:
 
 def _forest_row(row: Mapping[str, Any], titles: Mapping[str, str], axis: Axis, confidence: float) -> ForestRow:
     seeds, reviews, smallest = row["over_seeds"], row["over_reviews"], row["detectable"]
-    shown = seeds if seeds["low"] is not None else reviews
-    interval = f"{points(shown['low'], True)} to {points(shown['high'], True)}" if shown else "no interval"
+    over, shown = ("", seeds) if seeds["low"] is not None else (" over reviews", reviews)
+    interval = f"{points(shown['low'], True)} to {points(shown['high'], True)}{over}" if shown else "no interval"
     p = "" if row["p_holm"] is None else f", Holm p {row['p_holm']:.2g}"
     return ForestRow(
         label=titles[row["arm"]],

@@ -1,7 +1,8 @@
 """The content of `benchmark.json`: every cell, every mean over seeds, every comparison, every goal.
 
 What an entry means is said in SCHEMA below; a test holds the two together. Shares are in [0, 1], also where a text says
-"points". An estimate is `{value, low, high, count}`. What could not be computed is null.
+"points". An estimate is `{value, low, high, count}`; over seeds it has no interval where there is one seed, or where
+all seeds agree. What could not be computed is null.
 """
 
 from __future__ import annotations
@@ -68,14 +69,15 @@ SCHEMA = {
     "comparisons[].metric": "as above",
     "comparisons[].over_seeds": "estimate of the difference, t-interval over seeds",
     "comparisons[].over_reviews": "the same with a bootstrap over reviews or pairs; accuracy only",
-    "comparisons[].p_seeds": "paired t-test over seeds; null for one seed",
+    "comparisons[].p_seeds": "paired t-test over seeds; null for one seed, or where all differ by the same (1 if by 0)",
     "comparisons[].p_reviews": "exact sign-flip test over reviews or pairs; accuracy only",
-    "comparisons[].p_value": "the larger of the two; null for one seed",
+    "comparisons[].p_value": "the larger of the two; null where p_seeds is; p_reviews where every seed repeats the "
+    "same answers",
     "comparisons[].p_holm": "the same after Holm over the evaluation sets of this arm and metric",
     "comparisons[].stars": "of p_holm: one below 0.05, two below 0.01, three below 0.001",
     "comparisons[].detectable": "smallest difference found with 80 % power: the larger of the two below",
     "comparisons[].detectable_reviews": "at the changes of answers seen; accuracy only",
-    "comparisons[].detectable_seeds": "at the spread over seeds seen; null for one seed",
+    "comparisons[].detectable_seeds": "at the spread over seeds seen; null for one seed, or without spread",
     "comparisons[].mcnemar[].seed": "run.seed; accuracy only",
     "comparisons[].mcnemar[].won": "reviews that the arm has right and the reference wrong (template trained with)",
     "comparisons[].mcnemar[].lost": "the other way round",

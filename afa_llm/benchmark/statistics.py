@@ -4,9 +4,11 @@ Two things could have come out otherwise: which reviews were drawn, and which se
 - Over reviews: exact sign-flip test and bootstrap whose units are reviews (or pairs) with all their answers under all
   seeds and templates, because answers to the same review are not independent.
 - Over seeds: paired t-test and t-interval of the per-seed differences (Student 1908); each seed draws, orders and
-  initialises the same for both arms.
+  initialises the same for both arms. Seeds that differ all by the same say nothing of their spread: shares of few cases
+  agree by rounding.
 A difference is claimed where the larger of the two p-values is small (intersection-union test, Berger 1982), after Holm
-(1979) over the evaluation sets. A single seed can claim nothing.
+(1979) over the evaluation sets. A single seed can claim nothing. Where every seed repeats the same answers, as prompted
+arms do, no chance lies in the seeds, and the test over reviews stands alone.
 
 Legend: N answers (seed, review), S seeds, E evaluation sets.
 """
@@ -28,6 +30,8 @@ from afa_llm.evaluation.significance import mcnemar
 POWER = 0.8
 QUANTILES = 4000
 STARS = ((0.001, "★★★"), (0.01, "★★"), (0.05, "★"))
+ROUNDING = 1e-12
+"""Of the largest value, at least of 1: numbers that differ by no more are the same but for their rounding."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,10 @@ class SeedTest:
 class Difference:
     """An arm less the reference on one evaluation set, in the metric's unit.
 
-    `over_reviews`, `p_reviews`, `mcnemar` only for accuracy. `p_value`: the larger of the two p-values; None for one
-    seed. `p_holm`: after Holm over the evaluation sets. `detectable`: the smallest difference that would be found with
-    80 % power, the larger of the two ways to look.
+    `over_reviews`, `p_reviews`, `mcnemar` only for accuracy. `p_seeds`: None for one seed, and where all seeds
+    differ by the same. `p_value`: the larger of the two p-values, None where `p_seeds` is; `p_reviews` where every seed
+    repeats the same answers. `p_holm`: after Holm over the evaluation sets. `detectable`: the smallest difference that
+    would be found with 80 % power, the larger of the two ways to look.
     """
 
     over_seeds: Estimate
@@ -81,40 +86,45 @@ class Difference:
 
 
 def over_seeds(values_S: Sequence[float], confidence: float) -> Estimate:
-    """Mean with its t-interval over seeds; `count` is the number of seeds. One seed has no interval (NaN)."""
+    """Mean with its t-interval over seeds; `count` is the number of seeds.
+
+    One seed has no interval (NaN), and neither have seeds that all agree: how far others would be off is not known.
+    """
     found = np.array([value for value in values_S if math.isfinite(value)])
     if not len(found):
         return NOTHING
     mean = float(found.mean())
-    if len(found) < 2:
-        return Estimate(mean, math.nan, math.nan, 1)
+    if len(found) < 2 or _agree(found):
+        return Estimate(mean, math.nan, math.nan, len(found))
     error = float(found.std(ddof=1)) / math.sqrt(len(found))
     reach = float(stats.t.ppf((1 + confidence) / 2, len(found) - 1)) * error
     return Estimate(mean, mean - reach, mean + reach, len(found))
 
 
 def paired_t(differences_S: Sequence[float]) -> float | None:
-    """Two-sided p of the paired t-test; None below two seeds. Without spread 1 where all are 0, else 0."""
+    """Two-sided p of the paired t-test; None below two seeds, and where all seeds differ by the same.
+
+    Without spread there is no t. Differences that are all 0 are the exception: whatever the spread, they speak for no
+    effect, p = 1.
+    """
     found = np.asarray(differences_S, dtype=np.float64)
     if len(found) < 2:
         return None
-    if np.ptp(found) <= 1e-12 * max(1.0, float(np.abs(found).max())):
-        return 1.0 if abs(float(found.mean())) < 1e-12 else 0.0
+    if _agree(found):
+        return 1.0 if abs(float(found.mean())) <= ROUNDING else None
     return float(stats.ttest_1samp(found, 0.0).pvalue)
 
 
 def detectable_over_seeds(differences_S: Sequence[float], significance: float, power: float = POWER) -> float:
-    """Smallest mean difference that the paired t-test finds with `power` at the spread seen; NaN below two seeds.
+    """Smallest mean difference that the paired t-test finds with `power` at the spread seen; NaN where none was seen.
 
     The power of Student's test under a shift (Cohen 1988, chapter 2).
     """
     found = np.asarray(differences_S, dtype=np.float64)
     count = len(found)
-    if count < 2:
+    if count < 2 or _agree(found):
         return math.nan
     spread = float(found.std(ddof=1))
-    if spread == 0:
-        return 0.0
     # Power = E[Φ(shift − limit·s) + Φ(−shift − limit·s)] over s, the estimated spread, by its quantiles;
     # scipy's noncentral t is NaN at one degree of freedom.
     quantiles = (np.arange(QUANTILES) + 0.5) / QUANTILES
@@ -130,6 +140,11 @@ def detectable_over_seeds(differences_S: Sequence[float], significance: float, p
     return float(optimize.brentq(missing, 0.0, high)) * spread
 
 
+def _agree(values_S: Floats) -> bool:
+    """Whether all values are the same but for rounding; such have a spread of 0 by chance or by counting few cases."""
+    return bool(np.ptp(values_S) <= ROUNDING * max(1.0, float(np.abs(values_S).max())))
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjusted p-values of Holm (1979), in the order given; None stays None and does not count."""
     order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
@@ -142,8 +157,14 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def with_holm(differences: Sequence[Difference]) -> list[Difference]:
-    """The differences of one arm on several evaluation sets, with p_holm."""
-    adjusted = holm([difference.p_value for difference in differences])
+    """The differences of one arm on several evaluation sets, with p_holm.
+
+    A set whose seeds all differ by the same counts among the sets, as one without effect: it was tested, and leaving it
+    out for what it showed would make the others look surer.
+    """
+    silent = [difference.p_value is None and difference.over_seeds.count > 1 for difference in differences]
+    counted = [1.0 if none else difference.p_value for none, difference in zip(silent, differences, strict=True)]
+    adjusted = [None if none else p for none, p in zip(silent, holm(counted), strict=True)]
     return [replace(difference, p_holm=p) for difference, p in zip(differences, adjusted, strict=True)]
 
 
@@ -191,12 +212,13 @@ def compare_answers(
     p_seeds, p_reviews = paired_t(per_seed), cluster_sign_flip(change_N, clusters, 1 / templates)
     by_reviews = cluster_detectable(change_N, clusters, 1 - how.confidence)
     by_seeds = detectable_over_seeds(per_seed, 1 - how.confidence)
+    repeated = _repeated(arm, reference, seeds)
     return Difference(
         over_seeds=over_seeds(per_seed, how.confidence),
         over_reviews=cluster_mean(change_N, clusters, how),
         p_seeds=p_seeds,
         p_reviews=p_reviews,
-        p_value=None if p_seeds is None else max(p_seeds, p_reviews),
+        p_value=p_reviews if repeated else None if p_seeds is None else max(p_seeds, p_reviews),
         detectable=float(np.fmax(by_reviews, by_seeds)),
         detectable_reviews=by_reviews,
         detectable_seeds=by_seeds,
@@ -217,6 +239,11 @@ def cluster_changes(
         clusters += [reference[seed].cluster[i] for i in old]
     sums, sizes = cluster_sums(np.array(change), clusters)
     return sums / sizes, per_seed
+
+
+def _repeated(arm: Mapping[int, SetAnswers], reference: Mapping[int, SetAnswers], seeds: Sequence[int]) -> bool:
+    """Whether several seeds have the very same answers, in both arms."""
+    return len(seeds) > 1 and all(of[seed].right == of[seeds[0]].right for of in (arm, reference) for seed in seeds)
 
 
 def _same_reviews(new: SetAnswers, old: SetAnswers, where: str) -> None:

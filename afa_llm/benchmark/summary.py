@@ -70,6 +70,8 @@ def _sentence(content: Content, rows: list[Content], shown: str, name: str, refe
     else:
         found, where = rows[0]["over_seeds"], f"on {rows[0]['set']}"
     text = f"Accuracy of {name} less that of {reference}, {where}: {points(found['value'], True)} points"
+    if found["low"] is None and found["count"] > 1:
+        return f"{text}, the same for all {found['count']} seeds: how far other seeds would be off is not known."
     if found["low"] is None:
         return f"{text}. One seed has no interval, so nothing is claimed."
     level = f"{100 * content['confidence']:g} % interval"

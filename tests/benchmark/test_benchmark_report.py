@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,29 @@ def test_means_and_differences_are_those_of_the_cells(place: Path, content: dict
     assert books["over_seeds"]["count"] == 2
     prompted = next(r for r in content["means"] if (r["arm"], r["metric"]) == ("base", "accuracy"))
     assert prompted["before"] is None and prompted["final"]["count"] == 3
+
+
+def test_seeds_that_repeat_each_other_claim_nothing_and_leave_no_nan(tmp_path: Path) -> None:
+    """Accuracy is still tested over reviews; of the other metrics nothing may be claimed."""
+    benchmark, cells = write_fake_matrix(tmp_path, seeds=(0, 1), reviews=60)
+    for cell in cells:
+        if cell.seed == 1:
+            shutil.rmtree(cell.folder)
+            shutil.copytree(cell.folder.with_name("seed0"), cell.folder)
+    write_benchmark(benchmark, cells, tmp_path / "fake")
+    text = (tmp_path / "fake" / "benchmark.json").read_text()
+    found = json.loads(text, parse_constant=pytest.fail)
+    for row in found["comparisons"]:
+        assert row["over_seeds"]["low"] is row["over_seeds"]["high"] is row["detectable_seeds"] is None
+        if row["metric"] != "accuracy":
+            assert (row["stars"], row["p_value"]) == ("", None if row["over_seeds"]["value"] else 1.0)
+    sure = [row for row in found["comparisons"] if row["metric"] == "accuracy" and row["stars"]]
+    assert sure and all(row["p_value"] == row["p_reviews"] for row in sure)
+    assert not any(goal["shown"] for goal in found["goals"])
+    page = re.sub(r"<[^>]+>|\s+", " ", (tmp_path / "fake" / "report.html").read_text())
+    assert not re.search(r"\bnan\b|\bNone\b", page)
+    assert "±" not in page.replace("±: one seed", "").replace("± half", "")
+    assert "the same for all 2 seeds" in page
 
 
 def test_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:

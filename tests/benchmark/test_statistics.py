@@ -55,9 +55,43 @@ def test_paired_t_is_scipys() -> None:
     new, old = [0.71, 0.74, 0.70, 0.77, 0.72], [0.70, 0.70, 0.71, 0.72, 0.70]
     differences = [a - b for a, b in zip(new, old, strict=True)]
     assert statistics.paired_t(differences) == pytest.approx(stats.ttest_rel(new, old).pvalue)
-    assert statistics.paired_t([0.0, 0.0]) == 1.0
-    assert statistics.paired_t([0.1, 0.1]) == 0.0
+    assert statistics.paired_t([0.0, 0.0]) == statistics.paired_t([1e-17, 0.0]) == 1.0
     assert statistics.paired_t([0.1]) is None
+
+
+@pytest.mark.parametrize(("new", "old"), [([0.80, 0.85], [0.75, 0.80]), ([40.5, 40.5, 40.5], [0.1, 0.1, 0.1])])
+def test_seeds_that_differ_all_by_the_same_say_nothing(new: list[float], old: list[float]) -> None:
+    """Whether exactly or but for rounding: 0.80 - 0.75 and 0.85 - 0.80 are two numbers."""
+    found = statistics.compare_metric(dict(enumerate(new)), dict(enumerate(old)), HOW)
+    assert found is not None
+    assert found.over_seeds.value == pytest.approx(new[0] - old[0])
+    assert found.over_seeds.count == len(new)
+    unknown = (found.over_seeds.low, found.over_seeds.high, found.detectable, found.detectable_seeds)
+    assert all(value is not None and math.isnan(value) for value in unknown)
+    assert found.p_seeds is None and found.p_value is None
+    assert statistics.with_holm([found])[0].stars == ""
+
+
+def test_a_difference_that_is_small_but_no_rounding_is_tested() -> None:
+    assert statistics.paired_t([1e-6, 2e-6, 3e-6]) == pytest.approx(stats.ttest_1samp([1, 2, 3], 0).pvalue)
+    assert statistics.over_seeds([0.5, 0.5 + 1e-6], 0.95).high > 0.5
+
+
+def test_arms_that_are_equal_under_all_seeds_have_p_1_and_no_interval() -> None:
+    same = {0: 0.8, 1: 0.7}
+    found = statistics.compare_metric(same, same, HOW)
+    assert found is not None
+    assert (found.over_seeds.value, found.p_value) == (0.0, 1.0)
+    assert math.isnan(found.over_seeds.low) and math.isnan(found.detectable)
+
+
+def test_a_set_whose_seeds_say_nothing_counts_among_the_sets() -> None:
+    """Else Holm would correct the other sets for one less than were looked at."""
+    values = {0: 0.1, 1: 0.13, 2: 0.11}, {0: 0.05, 1: 0.05, 2: 0.05}
+    found = [statistics.compare_metric(of, dict.fromkeys(of, 0.0), HOW) for of in values]
+    told, silent = statistics.with_holm([difference for difference in found if difference])
+    assert told.p_value is not None and told.p_holm == pytest.approx(2 * told.p_value)
+    assert silent.p_holm is None
 
 
 @pytest.mark.parametrize(("seeds", "significance"), [(3, 0.05), (5, 0.05), (5, 0.01), (20, 0.01)])
@@ -106,7 +140,7 @@ def test_both_views_must_agree() -> None:
     one_more = answers({str(i): float(i == 0) for i in range(300)})
     steady = statistics.compare_answers(dict.fromkeys(range(4), one_more), dict.fromkeys(range(4), base), HOW, "x")
     assert steady is not None
-    assert steady.p_seeds == 0.0
+    assert steady.p_seeds is None
     assert steady.p_value == steady.p_reviews == 1.0  # one review, however many seeds repeat it
     some = answers({str(i): float(i < 200) for i in range(300)})
     few = answers({str(i): float(i < 1) for i in range(300)})
@@ -115,6 +149,21 @@ def test_both_views_must_agree() -> None:
     assert shaky.p_reviews is not None and shaky.p_reviews < 1e-9
     assert shaky.p_value == shaky.p_seeds
     assert shaky.p_value is not None and shaky.p_value > 0.3
+
+
+def test_as_many_reviews_won_under_every_seed_are_no_claim_and_the_same_reviews_are() -> None:
+    """30 reviews of 300 won: others with each seed, whose spread is 0 by chance; or the same, as prompted arms have."""
+    base = answers(dict.fromkeys(map(str, range(300)), 0.0))
+    first, last = (answers({str(i): float(i in won) for i in range(300)}) for won in (range(30), range(270, 300)))
+    by_chance = statistics.compare_answers({0: first, 1: last}, {0: base, 1: base}, HOW, "x")
+    assert by_chance is not None
+    assert by_chance.p_reviews is not None and by_chance.p_reviews < 1e-9
+    assert by_chance.p_seeds is None and by_chance.p_value is None
+    repeated = statistics.compare_answers({0: first, 1: first}, {0: base, 1: base}, HOW, "x")
+    assert repeated is not None
+    assert repeated.p_seeds is None and repeated.p_value == repeated.p_reviews == pytest.approx(2 * 0.5**30)
+    assert repeated.detectable == repeated.detectable_reviews
+    assert math.isnan(repeated.over_seeds.low)
 
 
 def test_repeated_seeds_do_not_narrow_the_interval_over_reviews() -> None:

@@ -49,6 +49,11 @@ def test_an_average_is_claimed_where_both_intervals_leave_out_0(
     assert (found.kind, found.title) == (kind, title)
 
 
+@pytest.mark.parametrize(("count", "told"), [(1, "One seed has no interval"), (3, ", the same for all 3 seeds: ")])
+def test_why_there_is_no_interval(count: int, told: str) -> None:
+    assert told in headline(content(NO_INTERVAL | {"count": count}, REVIEWS), "afa").text
+
+
 def test_a_set_that_may_be_claimed_comes_before_the_average() -> None:
     assert (
         headline(content(turned(SEEDS), turned(REVIEWS), "★"), "afa").title == "AFA is more accurate on films than CE"
