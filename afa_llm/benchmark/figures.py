@@ -136,6 +136,7 @@ def _forest_row(row: Mapping[str, Any], titles: Mapping[str, str], axis: Axis, c
     over, shown = ("", seeds) if seeds["low"] is not None else (" over reviews", reviews)
     interval = f"{points(shown['low'], True)} to {points(shown['high'], True)}{over}" if shown else "no interval"
     p = "" if row["p_holm"] is None else f", Holm p {row['p_holm']:.2g}"
+    least = "" if smallest is None else "at least "
     return ForestRow(
         label=titles[row["arm"]],
         at=_inside(axis, seeds["value"]),
@@ -144,7 +145,7 @@ def _forest_row(row: Mapping[str, Any], titles: Mapping[str, str], axis: Axis, c
         unseen=None if smallest is None else (_inside(axis, -smallest), _inside(axis, smallest)),
         stars=row["stars"],
         text=points(seeds["value"], True),
-        detail=f"{100 * confidence:g} %: {interval}{p}; detectable {points(smallest)}",
+        detail=f"{100 * confidence:g} %: {interval}{p}; detectable {least}{points(smallest)}",
         kind=difference_kind(row),
     )
 

@@ -75,7 +75,8 @@ SCHEMA = {
     "same answers",
     "comparisons[].p_holm": "the same after Holm over the evaluation sets of this arm and metric",
     "comparisons[].stars": "of p_holm: one below 0.05, two below 0.01, three below 0.001",
-    "comparisons[].detectable": "smallest difference found with 80 % power: the larger of the two below",
+    "comparisons[].detectable": "least difference that could be found with 80 % power: the larger of the two below, "
+    "each for its test alone and before Holm; null where a test that has a say would find none",
     "comparisons[].detectable_reviews": "at the changes of answers seen; accuracy only",
     "comparisons[].detectable_seeds": "at the spread over seeds seen; null for one seed, or without spread",
     "comparisons[].mcnemar[].seed": "run.seed; accuracy only",

@@ -65,8 +65,9 @@ class Difference:
 
     `over_reviews`, `p_reviews`, `mcnemar` only for accuracy. `p_seeds`: None for one seed, and where all seeds
     differ by the same. `p_value`: the larger of the two p-values, None where `p_seeds` is; `p_reviews` where every seed
-    repeats the same answers. `p_holm`: after Holm over the evaluation sets. `detectable`: the smallest difference that
-    would be found with 80 % power, the larger of the two ways to look.
+    repeats the same answers. `p_holm`: after Holm over the evaluation sets. `detectable`: a difference must be at least
+    this large to be found with 80 % power: the larger of what the tests need, each alone and before Holm. NaN where one
+    of them would find none.
     """
 
     over_seeds: Estimate
@@ -219,7 +220,7 @@ def compare_answers(
         p_seeds=p_seeds,
         p_reviews=p_reviews,
         p_value=p_reviews if repeated else None if p_seeds is None else max(p_seeds, p_reviews),
-        detectable=float(np.fmax(by_reviews, by_seeds)),
+        detectable=by_reviews if repeated else float(np.maximum(by_reviews, by_seeds)),  # NaN where one is
         detectable_reviews=by_reviews,
         detectable_seeds=by_seeds,
         mcnemar=tuple(tests),

@@ -76,8 +76,21 @@ def _sentence(content: Content, rows: list[Content], shown: str, name: str, refe
         return f"{text}. One seed has no interval, so nothing is claimed."
     level = f"{100 * content['confidence']:g} % interval"
     text += f" ({level} over {found['count']} seeds {points(found['low'], True)} to {points(found['high'], True)})."
-    smallest = max(row["detectable"] for row in rows if row["detectable"] is not None)
-    return f"{text} A difference under {points(smallest)} points would often go unseen on one of the sets."
+    return " ".join([text, *_unseen(rows)])
+
+
+def _unseen(rows: list[Content]) -> list[str]:
+    """What could not have been seen. At least, because each test is taken alone and before Holm."""
+    known = {row["set"]: row["detectable"] for row in rows if row["detectable"] is not None}
+    none = [row["set"] for row in rows if row["detectable"] is None and not row["stars"]]
+    found = []
+    if known:
+        where = "" if len(rows) == 1 else " on every set" if len(known) == len(rows) else f" on {' and '.join(known)}"
+        smallest = points(max(known.values()))
+        found.append(f"To be seen four times in five{where}, a difference must be at least {smallest} points.")
+    if none:
+        found.append(f"On {' and '.join(none)} no difference could have been told from noise that often.")
+    return found
 
 
 def goal_lines(content: Content) -> list[Line]:

@@ -166,6 +166,27 @@ def test_as_many_reviews_won_under_every_seed_are_no_claim_and_the_same_reviews_
     assert math.isnan(repeated.over_seeds.low)
 
 
+def test_what_both_tests_can_detect_is_what_the_weaker_can() -> None:
+    """None where one of the two would find none: with one changed review, or with one seed."""
+    base, some = answers(drawn(1, 0.5)), {seed: answers(drawn(seed, 0.6)) for seed in (2, 3, 4)}
+    both = statistics.compare_answers(some, dict.fromkeys(some, base), HOW, "x")
+    assert both is not None and both.detectable_reviews and both.detectable_seeds
+    assert both.detectable == max(both.detectable_reviews, both.detectable_seeds)
+    single = statistics.compare_answers({2: some[2]}, {2: base}, HOW, "x")
+    assert single is not None and single.detectable_reviews
+    assert math.isnan(single.detectable)
+    one_more = answers(base.right | {next(i for i, right in base.right.items() if not right): 1.0})
+    few = statistics.compare_answers({0: one_more, 1: base}, {0: base, 1: base}, HOW, "x")
+    assert few is not None and few.detectable_reviews is not None and few.detectable_seeds
+    assert math.isnan(few.detectable_reviews) and math.isnan(few.detectable)
+
+
+def test_a_metric_without_a_test_over_reviews_is_detected_by_its_seeds() -> None:
+    found = statistics.compare_metric({0: 0.5, 1: 0.6, 2: 0.8}, dict.fromkeys(range(3), 0.4), HOW)
+    assert found is not None
+    assert found.detectable == found.detectable_seeds == statistics.detectable_over_seeds([0.1, 0.2, 0.4], 1 - 0.95)
+
+
 def test_repeated_seeds_do_not_narrow_the_interval_over_reviews() -> None:
     new, old = answers(drawn(1, 0.7)), answers(drawn(2, 0.6))
     one = statistics.compare_answers({0: new}, {0: old}, HOW, "x")

@@ -54,6 +54,26 @@ def test_why_there_is_no_interval(count: int, told: str) -> None:
     assert told in headline(content(NO_INTERVAL | {"count": count}, REVIEWS), "afa").text
 
 
+@pytest.mark.parametrize(
+    ("films", "books", "told"),
+    [
+        (0.05, 0.07, "To be seen four times in five on every set, a difference must be at least 7.0 points."),
+        (0.05, None, "four times in five on films, a difference must be at least 5.0 points. On books no difference"),
+        (None, None, " to +5.9). On films and books no difference could have been told from noise that often."),
+    ],
+)
+def test_what_goes_unseen(films: float | None, books: float | None, told: str) -> None:
+    found = content(SEEDS, REVIEWS)
+    rows = [row | {"detectable": size} for row, size in zip(found["comparisons"], (films, books), strict=True)]
+    assert told in headline(found | {"comparisons": rows}, "afa").text
+
+
+def test_of_a_set_with_a_claim_nobody_says_that_none_could_be_made() -> None:
+    found = content(SEEDS, REVIEWS, "★")
+    rows = [row | {"detectable": None} for row in found["comparisons"]]
+    assert " On books no difference" in headline(found | {"comparisons": rows}, "afa").text
+
+
 def test_a_set_that_may_be_claimed_comes_before_the_average() -> None:
     assert (
         headline(content(turned(SEEDS), turned(REVIEWS), "★"), "afa").title == "AFA is more accurate on films than CE"
