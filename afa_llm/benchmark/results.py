@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from afa_llm.benchmark.averages import average
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.goals import judged
 from afa_llm.benchmark.matrix import Key, Matrix
@@ -16,7 +17,6 @@ from afa_llm.benchmark.outcomes import ACCURACY, Outcome
 from afa_llm.benchmark.settings import Arm
 from afa_llm.benchmark.statistics import (
     Difference,
-    cluster_changes,
     compare_answers,
     compare_metric,
     over_seeds,
@@ -24,7 +24,6 @@ from afa_llm.benchmark.statistics import (
 )
 from afa_llm.evaluation.json_files import plain
 from afa_llm.evaluation.results import library_versions
-from afa_llm.evaluation.significance import mean_of_sets
 
 SCHEMA = {
     "schema": "version of this layout: 1",
@@ -85,8 +84,8 @@ SCHEMA = {
     "comparisons[].mcnemar[].p_value": "McNemar's exact test",
     "averages[].arm": "arm, less the reference, unweighted over all evaluation sets, accuracy",
     "averages[].sets": "how many sets",
-    "averages[].over_seeds": "estimate, t-interval over seeds",
-    "averages[].over_reviews": "estimate, bootstrap over reviews within each set",
+    "averages[].over_seeds": "estimate over the seeds that have all these sets, t-interval",
+    "averages[].over_reviews": "of the same answers, bootstrap over reviews or pairs within each set",
     "goals[].name": "key of the goal",
     "goals[].claim": "the goal in words",
     "goals[].value": "estimate over seeds of what was wanted; null where cells are missing",
@@ -203,22 +202,9 @@ def _answers(matrix: Matrix, key: Key, arm: str) -> dict[int, Any]:
 
 def _average(matrix: Matrix, arm: str) -> dict[str, Any] | None:
     """Over the evaluation sets that both arms have."""
-    reference, how = matrix.benchmark.reference, matrix.how
-    changes, per_seed = [], []
-    for key in matrix.sets():
-        ours, theirs = _answers(matrix, key, arm), _answers(matrix, key, reference)
-        if arm != reference and ours.keys() & theirs.keys():
-            change_K, seeds = cluster_changes(ours, theirs)
-            changes.append(change_K)
-            per_seed.append(seeds)
-    if len(changes) < 2:
+    reference = matrix.benchmark.reference
+    if arm == reference:
         return None
-    common = set.intersection(*(set(seeds) for seeds in per_seed))
-    means = [sum(seeds[seed] for seeds in per_seed) / len(per_seed) for seed in sorted(common)]
-    by_reviews = mean_of_sets(changes, how.samples, how.confidence, how.seed)
-    return {
-        "arm": arm,
-        "sets": len(changes),
-        "over_seeds": over_seeds(means, how.confidence),
-        "over_reviews": by_reviews,
-    }
+    pairs = [(_answers(matrix, key, arm), _answers(matrix, key, reference)) for key in matrix.sets()]
+    found = average([(ours, theirs) for ours, theirs in pairs if ours.keys() & theirs.keys()], matrix.how)
+    return {"arm": arm, **vars(found)} if found else None

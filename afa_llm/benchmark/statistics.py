@@ -23,7 +23,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from afa_llm.errors import AfaError
-from afa_llm.evaluation.clusters import cluster_detectable, cluster_mean, cluster_sign_flip, cluster_sums
+from afa_llm.evaluation.clusters import cluster_detectable, cluster_mean, cluster_sign_flip
 from afa_llm.evaluation.estimates import NOTHING, Estimate, Floats, Resampling
 from afa_llm.evaluation.significance import mcnemar
 
@@ -197,19 +197,17 @@ def compare_answers(
     seeds = sorted(arm.keys() & reference.keys())
     if not seeds:
         return None
-    change, clusters, tests = [], [], []
+    tests = []
     templates = 1
     for seed in seeds:
         new, old = arm[seed], reference[seed]
         _same_reviews(new, old, f"{where}, seed {seed}")
         templates = math.lcm(templates, new.templates)
-        change.append(np.array([new.right[i] - old.right[i] for i in old.right]))
-        clusters += [old.cluster[i] for i in old.right]
         shared = [i for i in old.main if i in new.main]
         test = mcnemar(np.array([old.main[i] for i in shared], bool), np.array([new.main[i] for i in shared], bool))
         tests.append(SeedTest(seed, test.won, test.lost, test.p_value))
-    per_seed = [float(values.mean()) for values in change]
-    change_N = np.concatenate(change)
+    per_seed = seed_changes(arm, reference, seeds)
+    change_N, clusters = answer_changes(arm, reference, seeds)
     p_seeds, p_reviews = paired_t(per_seed), cluster_sign_flip(change_N, clusters, 1 / templates)
     by_reviews = cluster_detectable(change_N, clusters, 1 - how.confidence)
     by_seeds = detectable_over_seeds(per_seed, 1 - how.confidence)
@@ -227,19 +225,20 @@ def compare_answers(
     )
 
 
-def cluster_changes(
-    arm: Mapping[int, SetAnswers], reference: Mapping[int, SetAnswers]
-) -> tuple[Floats, dict[int, float]]:
-    """Mean change of each review (or pair) over seeds and templates, and of each seed over reviews."""
-    change, clusters, per_seed = [], [], {}
-    for seed in sorted(arm.keys() & reference.keys()):
-        old = reference[seed].right
-        values = [arm[seed].right[i] - old[i] for i in old]
-        per_seed[seed] = float(np.mean(values))
-        change += values
-        clusters += [reference[seed].cluster[i] for i in old]
-    sums, sizes = cluster_sums(np.array(change), clusters)
-    return sums / sizes, per_seed
+def answer_changes(
+    arm: Mapping[int, SetAnswers], reference: Mapping[int, SetAnswers], seeds: Sequence[int]
+) -> tuple[Floats, list[str]]:
+    """Change [N] of each answer under these seeds, and what its review belongs to, by the same name under each."""
+    places = [(seed, i) for seed in seeds for i in reference[seed].right]
+    change_N = np.array([arm[seed].right[i] - reference[seed].right[i] for seed, i in places])
+    return change_N, [reference[seed].cluster[i] for seed, i in places]
+
+
+def seed_changes(
+    arm: Mapping[int, SetAnswers], reference: Mapping[int, SetAnswers], seeds: Sequence[int]
+) -> list[float]:
+    """Mean change over reviews under each seed."""
+    return [float(answer_changes(arm, reference, [seed])[0].mean()) for seed in seeds]
 
 
 def _repeated(arm: Mapping[int, SetAnswers], reference: Mapping[int, SetAnswers], seeds: Sequence[int]) -> bool:

@@ -68,6 +68,9 @@ def test_means_and_differences_are_those_of_the_cells(place: Path, content: dict
         r for r in content["comparisons"] if (r["set"], r["arm"], r["metric"]) == ("books_dev", "afa", "accuracy")
     )
     assert books["over_seeds"]["count"] == 2
+    average = next(r for r in content["averages"] if r["arm"] == "afa")
+    assert average["over_seeds"]["count"] == 2  # the seeds that both sets have
+    assert average["over_reviews"]["value"] == pytest.approx(average["over_seeds"]["value"])
     prompted = next(r for r in content["means"] if (r["arm"], r["metric"]) == ("base", "accuracy"))
     assert prompted["before"] is None and prompted["final"]["count"] == 3
 
