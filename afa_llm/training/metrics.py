@@ -85,6 +85,9 @@ class MetricsLog:
             return
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _step_of(line) <= step]
+        lost = sum(math.isinf(_step_of(line)) for line in lines[:-1])  # the last one may be cut off by a kill
+        if lost:
+            print(f"{self.path}: {lost} damaged line(s) left out", file=sys.stderr, flush=True)
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         partial.replace(self.path)

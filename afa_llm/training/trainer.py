@@ -6,6 +6,7 @@ continues as if it had never stopped.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -88,6 +89,7 @@ class Trainer:
         self.validate, self.deliver = validate, deliver
         self.delivered = -1
         self.lengths = [len(prompt.token_ids) for prompt in prompts]
+        self.reviews = _digest(prompts)
         self.steps_per_epoch = math.ceil(len(prompts) / config.training.reviews_per_step)
         self.total_steps = planned_steps(config.training, len(prompts))
         self.checkpoints = folder / "checkpoints"
@@ -210,6 +212,7 @@ class Trainer:
             self.round,
             state={
                 "step": step,
+                "reviews": self.reviews,
                 "skipped": self.skips.total,
                 "skipped_in_a_row": self.skips.in_a_row,
                 "forward_tokens": forward,
@@ -246,6 +249,11 @@ class Trainer:
             raise AfaError(
                 f"run.resume = true: {checkpoint.path} stands after {done} steps, and {self.total_steps} are planned; "
                 "set training.max_steps or training.epochs as they were, or choose another run.name"
+            )
+        if checkpoint.state.get("reviews", self.reviews) != self.reviews:
+            raise AfaError(
+                f"run.resume = true: {checkpoint.path} was made with other training reviews or prompts than "
+                f"{self.config.data.train.path} gives now; bring them back as they were, or choose another run.name"
             )
         restore_run(checkpoint, self.engine, self.round)
         self.skips = Skips(checkpoint.state.get("skipped", 0), checkpoint.state.get("skipped_in_a_row", 0))
@@ -308,3 +316,11 @@ def planned_steps(settings: Settings, reviews: int) -> int:
     """Optimizer steps of a run: by epochs, at most max_steps, at least one."""
     by_epochs = math.ceil(math.ceil(reviews / settings.reviews_per_step) * settings.epochs)
     return max(1, min(by_epochs, settings.max_steps or by_epochs))
+
+
+def _digest(prompts: Sequence[Prompt]) -> str:
+    """What is trained on, and in which order it is numbered: a run that goes on must find the same."""
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        digest.update(f"{prompt.example.example_id!r} {prompt.example.label} {prompt.token_ids}\n".encode())
+    return digest.hexdigest()

@@ -218,3 +218,25 @@ def test_the_order_of_reviews_does_not_know_the_number_of_ranks() -> None:
                 shares = [share(step, lengths, world_size=size, rank=rank, micro_batch_size=4) for rank in range(size)]
                 taught = [i for parts in shares for part in parts for i, weight in part if weight]
                 assert sorted(taught) == sorted(step)
+
+
+def test_a_run_goes_on_with_the_reviews_it_was_started_with(whole: tuple, tiny_model: Path, tmp_path: Path) -> None:
+    """As many others: the steps that are left would be another run's."""
+    folder, *_ = whole
+    shutil.copytree(folder / "checkpoints" / "step_000007", tmp_path / "checkpoints" / "step_000007")
+    other = small_trainer(tiny_model, tmp_path, "run.resume=true", "data.train.split=validation")
+    with pytest.raises(AfaError, match=r"step_000007 was made with other training reviews .* choose another run\.name"):
+        other.resume()
+    assert small_trainer(tiny_model, tmp_path, "run.resume=true").resume() == 7
+
+
+def test_damaged_lines_of_the_metrics_are_told(
+    whole: tuple, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, *_ = whole
+    shutil.copytree(folder / "checkpoints" / "step_000007", tmp_path / "checkpoints" / "step_000007")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    (tmp_path / "metrics.jsonl").write_text("\n".join([lines[0], "x\0", *lines[2:], '{"step": 1']) + "\n")
+    small_trainer(tiny_model, tmp_path, "run.resume=true").run()
+    assert "metrics.jsonl: 1 damaged line(s) left out" in capsys.readouterr().err
+    assert [row["step"] for row in _metrics(tmp_path)] == [1, *range(3, STEPS + 1)]
