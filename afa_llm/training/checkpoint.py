@@ -109,6 +109,9 @@ def fault_of(path: Path) -> str | None:
         files = dict(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return "no readable manifest"
+    for name in ("engine.safetensors", "state.json"):
+        if name not in files:
+            return f"its manifest names no {name}"
     for name, digest in files.items():
         file = path / name
         if not file.is_file():

@@ -99,6 +99,15 @@ def test_a_strange_manifest_is_none(tmp_path: Path, content: str) -> None:
     assert fault_of(path) == "no readable manifest"
 
 
+def test_a_manifest_that_names_too_little_is_none(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    for name in ("engine.safetensors", "state.json"):
+        left = {"files": {other: digest for other, digest in files.items() if other != name}}
+        (path / "manifest.json").write_text(json.dumps(left))
+        assert fault_of(path) == f"its manifest names no {name}"
+
+
 def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
     for step, loss in ((1, 0.9), (2, 0.5), (3, 0.7), (4, 0.6), (5, 0.55)):
         mark_best(tmp_path, step, loss)
