@@ -1,8 +1,7 @@
-"""What a benchmark set out to reach, and whether it did: an arm's gain over another, or over itself before training."""
+"""What a benchmark set out to reach, and whether it did: an arm against another, or against itself before training."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from afa_llm.benchmark.matrix import Key, Matrix
 from afa_llm.benchmark.outcomes import BEHAVIOUR, SHARES, TITLES
 from afa_llm.benchmark.settings import BEFORE, Benchmark, Goal
 from afa_llm.benchmark.statistics import over_seeds
+from afa_llm.evaluation.estimates import Estimate
 
 
 def misnamed(benchmark: Benchmark, sets: Mapping[str, Sequence[str]]) -> list[str]:
@@ -43,15 +43,25 @@ def judged(matrix: Matrix, name: str, goal: Goal) -> dict[str, Any]:
         if found and not missing and all(value is not None for value in found):
             per_seed.append(sum(value for value in found if value is not None) / len(found))
     value = over_seeds(per_seed, matrix.how.confidence) if per_seed else None
+    reached, shown = _reached(goal, value) if value else (None, None)
     return {
         "name": name,
         "claim": claim(goal),
         "value": value,
         "unit": "percent" if goal.relative else "points" if goal.metric in SHARES else "",
         "at_least": goal.at_least,
-        "reached": value.value >= goal.at_least if value else None,
-        "shown": math.isfinite(value.low) and value.low > 0 if value else None,
+        "at_most": goal.at_most,
+        "reached": reached,
+        "shown": shown,
     }
+
+
+def _reached(goal: Goal, value: Estimate) -> tuple[bool, bool]:
+    """Whether as much as was wanted was found, and whether its interval leaves out 0; one that is NaN never does."""
+    if goal.at_most is not None:
+        return value.value <= goal.at_most, value.high < 0
+    assert goal.at_least is not None
+    return value.value >= goal.at_least, value.low > 0
 
 
 def _wanted(matrix: Matrix, key: Key, goal: Goal, seed: int) -> float | None:
@@ -68,6 +78,6 @@ def _wanted(matrix: Matrix, key: Key, goal: Goal, seed: int) -> float | None:
 def claim(goal: Goal) -> str:
     """The goal in words."""
     against = "before training" if goal.against == BEFORE else goal.against
-    kind = "relative gain" if goal.relative else "gain"
+    kind = "gain over" if goal.at_most is None else "difference to"
     where = ", ".join(goal.sets) or "all sets"
-    return f"{goal.metric} of {goal.arm}, {kind} over {against} on {where}"
+    return f"{goal.metric} of {goal.arm}, {'relative ' if goal.relative else ''}{kind} {against} on {where}"

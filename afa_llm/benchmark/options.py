@@ -6,7 +6,7 @@ import argparse
 
 DESCRIPTION = """Run a matrix of arms x data sets x seeds, and tell a real gain from noise.
 
-CONFIG names a base configuration, arms (prompted, few-shot, LoRA alone, AFA, its controls), data sets and seeds:
+CONFIG names a base configuration, arms (prompted, few-shot, LoRA alone, AFA, its controls), data sets, seeds and goals:
 
   name: pocket
   base: {config: "builtin:demo", settings: {training: {epochs: 1}}}
@@ -17,6 +17,9 @@ CONFIG names a base configuration, arms (prompted, few-shot, LoRA alone, AFA, it
     planted: {}
   seeds: [0, 1, 2]
   reference: cross_entropy
+  goals:
+    accuracy: {arm: afa, against: cross_entropy, at_least: 0.01}
+    sufficiency: {arm: afa, against: cross_entropy, metric: sufficiency, at_most: -0.05}  # less is better
 
 Every cell is an ordinary run in output_dir/name/<data set>/<arm>/seed<k>/ and can be read with `afa report`. Killed or
 stopped, the same command goes on: finished cells stay, begun ones resume from their checkpoint. A failed cell does not

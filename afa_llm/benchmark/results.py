@@ -90,9 +90,10 @@ SCHEMA = {
     "goals[].claim": "the goal in words",
     "goals[].value": "estimate over seeds of what was wanted; null where cells are missing",
     "goals[].unit": "how the page tells it: points, percent, or nothing",
-    "goals[].at_least": "what was wanted",
-    "goals[].reached": "whether the value is at least that; null where cells are missing",
-    "goals[].shown": "whether the whole interval lies above 0",
+    "goals[].at_least": "what was wanted where more is better, else null",
+    "goals[].at_most": "what was wanted where less is better, else null",
+    "goals[].reached": "whether the value is at least, or at most, that; null where cells are missing",
+    "goals[].shown": "whether the whole interval lies above 0, for at_most below 0; not so where there is none",
 }
 """Path -> meaning. `[]` stands for each element of a list, `.*` for anything below."""
 

@@ -42,8 +42,13 @@ class Goal(Section):
     metric: str = Field(
         "accuracy", description="accuracy, worst_group, a focus metric such as auprc, …: as in benchmark.json"
     )
-    at_least: float = Field(
-        description="smallest difference that reaches the goal; accuracy is a share: 0.01 = 1 point"
+    at_least: float | None = Field(
+        None, description="smallest difference that reaches the goal; accuracy is a share: 0.01 = 1 point"
+    )
+    at_most: float | None = Field(
+        None,
+        description="instead of at_least where less is better (sufficiency, ece): largest difference that reaches the "
+        "goal; -0.05 = a fall of 0.05",
     )
     relative: bool = Field(False, description="the difference as a share of what it is compared with")
     sets: tuple[str, ...] = Field((), description="evaluation sets, or data sets, that count; empty: all")
@@ -65,7 +70,7 @@ class Benchmark(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Benchmark:
-        found = [*_missing(self), *_named(self), *_seeds(self)]
+        found = [*_missing(self), *_named(self), *_seeds(self), *_goals(self)]
         if found:
             raise ValueError("\n".join(found))
         return self
@@ -108,6 +113,17 @@ def _named(benchmark: Benchmark) -> list[str]:
             found.append(
                 f"arms.{name}.match_flops = {how.match_flops}: that arm is matched itself; name an arm that is not"
             )
+    return found
+
+
+def _goals(benchmark: Benchmark) -> list[str]:
+    """Goals that want nothing, or that want two things."""
+    found = []
+    for name, goal in benchmark.goals.items():
+        given = [limit for limit in (goal.at_least, goal.at_most) if limit is not None]
+        if len(given) != 1:
+            told = f"at_least = {goal.at_least:g} and at_most = {goal.at_most:g}" if given else "there is neither"
+            found.append(f"goals.{name}: give at_least (more is better) or at_most (less is better); {told}")
     return found
 
 

@@ -106,10 +106,11 @@ def _in(unit: str, value: float) -> str:
 
 def _goal(goal: Content, confidence: float) -> Line:
     value, unit = goal["value"], goal["unit"]
-    wanted = _in(unit, goal["at_least"])
+    least, most = goal["at_least"], goal["at_most"]
+    wanted = f"wanted at least {_in(unit, least)}" if most is None else f"wanted at most {_in(unit, most)}"
     if not value:
-        return Line("same", goal["claim"], f"wanted at least {wanted}: not measured yet")
-    text = f"wanted at least {wanted}, found {_in(unit, value['value'])}"
+        return Line("same", goal["claim"], f"{wanted}: not measured yet")
+    text = f"{wanted}, found {_in(unit, value['value'])}"
     if value["low"] is not None:
         text += f" ({100 * confidence:g} % interval {_in(unit, value['low'])} to {_in(unit, value['high'])})"
     if goal["reached"] and goal["shown"]:

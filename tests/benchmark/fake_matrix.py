@@ -34,6 +34,7 @@ data_sets:
 goals:
   gain: {arm: afa, against: ce, at_least: 0.02}
   focus: {arm: afa, against: ce, metric: auprc, at_least: 0.5}
+  gap: {arm: afa, against: ce, metric: sufficiency, at_most: -0.01}
   elsewhere: {arm: afa, at_least: 0, sets: [films_dev, songs_dev]}
   at_films: {arm: afa, against: ce, at_least: 0, sets: [films]}
   at_books: {arm: afa, against: ce, at_least: 0, sets: [books_dev]}

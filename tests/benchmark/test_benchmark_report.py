@@ -45,6 +45,10 @@ def paths(value: Any, prefix: str = "") -> set[str]:
     return {prefix}
 
 
+def page_text(place: Path) -> str:
+    return re.sub(r"(<[^>]+>|\s)+", " ", (place / "report.html").read_text())
+
+
 def test_every_entry_is_in_the_schema(content: dict[str, Any]) -> None:
     found = {path for path in paths(content) if not path.endswith("?")}
     assert found == set(SCHEMA)
@@ -92,7 +96,7 @@ def test_seeds_that_repeat_each_other_claim_nothing_and_leave_no_nan(tmp_path: P
     sure = [row for row in found["comparisons"] if row["metric"] == "accuracy" and row["stars"]]
     assert sure and all(row["p_value"] == row["p_reviews"] for row in sure)
     assert not any(goal["shown"] for goal in found["goals"])
-    page = re.sub(r"<[^>]+>|\s+", " ", (tmp_path / "fake" / "report.html").read_text())
+    page = page_text(tmp_path / "fake")
     assert not re.search(r"\bnan\b|\bNone\b", page)
     assert "±" not in page.replace("±: one seed", "").replace("± half", "")
     assert "the same for all 2 seeds" in page
@@ -107,7 +111,7 @@ def test_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert len(rows) == 2
 
 
-def test_goals(content: dict[str, Any]) -> None:
+def test_goals(place: Path, content: dict[str, Any]) -> None:
     goals = {goal["name"]: goal for goal in content["goals"]}
     rows = [r for r in content["comparisons"] if (r["arm"], r["metric"]) == ("afa", "auprc")]
     assert goals["focus"]["value"]["count"] == 2  # the seeds whose cells are there on both sets
@@ -118,6 +122,10 @@ def test_goals(content: dict[str, Any]) -> None:
         accuracy = {r["set"]: r for r in content["comparisons"] if (r["arm"], r["metric"]) == ("afa", "accuracy")}
         assert goals[name]["value"] == pytest.approx(accuracy[wanted]["over_seeds"])
     assert goals["later"]["unit"] == "percent"
+    assert (goals["gap"]["at_least"], goals["gap"]["at_most"]) == (None, -0.01)
+    rows = list(csv.DictReader(io.StringIO((place / "tables" / "goals.csv").read_text())))
+    assert [(row["at_least"], row["at_most"]) for row in rows[:3]] == [("0.02", ""), ("0.5", ""), ("", "-0.01")]
+    assert "sufficiency of afa, difference to ce on all sets wanted at most −0.010, found" in page_text(place)
 
 
 def test_the_page_holds_every_part_and_no_network(place: Path) -> None:
@@ -163,7 +171,7 @@ def test_latex_escapes() -> None:
 
 
 def test_a_goal_within_noise_is_not_reached() -> None:
-    goal = {"claim": "x", "at_least": 0.01, "unit": "points", "reached": True, "shown": False}
+    goal = {"claim": "x", "at_least": 0.01, "at_most": None, "unit": "points", "reached": True, "shown": False}
     value = {"value": 0.02, "low": -0.01, "high": 0.05}
     kinds = [
         summary.goal_lines({"confidence": 0.95, "goals": [goal | change]})[0].kind
@@ -175,6 +183,27 @@ def test_a_goal_within_noise_is_not_reached() -> None:
         )
     ]
     assert kinds == ["same", "better", "worse", "same"]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "told"),
+    [
+        (
+            {},
+            "better",
+            "wanted at most −5.0 points, found −7.0 points (95 % interval −9.0 points to −5.0 points): reached",
+        ),
+        ({"shown": False}, "same", "): that much, but it may be noise"),
+        ({"reached": False}, "worse", "): not reached"),
+        ({"value": None}, "same", "wanted at most −5.0 points: not measured yet"),
+    ],
+)
+def test_a_goal_where_less_is_better(change: dict[str, Any], kind: str, told: str) -> None:
+    value = {"value": -0.07, "low": -0.09, "high": -0.05}
+    goal = {"claim": "x", "at_least": None, "at_most": -0.05, "unit": "points", "reached": True, "shown": True}
+    line = summary.goal_lines({"confidence": 0.95, "goals": [goal | {"value": value} | change]})[0]
+    assert line.kind == kind
+    assert line.text.endswith(told)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,33 @@ def test_a_gain_whose_interval_leaves_out_0_is_shown() -> None:
     assert (gain["reached"], gain["shown"]) == (True, True)
 
 
+@pytest.mark.parametrize(
+    ("limit", "ours", "reached", "shown"),
+    [
+        (-0.05, [0.10, 0.13, 0.11], True, True),
+        (-0.10, [0.10, 0.13, 0.11], False, True),
+        (-0.05, [0.01, 0.25, 0.06], True, False),
+        (0.02, [0.21, 0.20, 0.22], True, False),  # no worse than so much, and not shown to be better
+        (-0.05, [0.30, 0.33, 0.31], False, False),  # a rise, however sure
+        (-0.05, [0.15, 0.15, 0.15], True, False),  # the same under all seeds
+    ],
+)
+def test_where_less_is_better(limit: float, ours: list[float], reached: bool, shown: bool) -> None:
+    gap = found("sufficiency", ours, [0.21, 0.21, 0.21], at_most=limit)
+    assert gap["value"].value == pytest.approx(sum(ours) / 3 - 0.21)
+    assert (gap["reached"], gap["shown"]) == (reached, shown)
+    assert (gap["at_least"], gap["at_most"]) == (None, limit)
+
+
+def test_a_goal_in_words() -> None:
+    assert found("ece", [0.1], [0.2], at_most=0.0)["claim"] == "ece of afa, difference to ce on all sets"
+    fall = found("ece", [0.1], [0.2], at_most=-0.3, relative=True)
+    assert fall["claim"] == "ece of afa, relative difference to ce on all sets"
+    assert (fall["value"].value, fall["reached"]) == (pytest.approx(-0.5), True)
+    gain = found("auprc", [0.1], [0.2], at_least=0.0, relative=True, sets=["dev"])
+    assert gain["claim"] == "auprc of afa, relative gain over ce on dev"
+
+
 def test_gains_that_are_the_same_for_all_seeds_show_nothing() -> None:
     """A share of 20 reviews that rises by one of them under both seeds."""
     gain = found("worst_group", [0.80, 0.85], [0.75, 0.80], at_least=0.01)

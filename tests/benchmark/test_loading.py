@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,29 @@ def test_a_goal_that_could_never_be_judged(tmp_path: Path, goal: str, message: s
     text = named + f"goals: {{gain: {{arm: afa, at_least: 0, {goal}}}}}\n"
     with pytest.raises(AfaError, match=message):
         cells_of(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ("", "there is neither"),
+        ("at_least: null", "there is neither"),
+        ("at_least: 0.01, at_most: 0", "at_least = 0.01 and at_most = 0"),
+    ],
+)
+def test_a_goal_wants_one_thing(tmp_path: Path, limits: str, told: str) -> None:
+    text = GOOD + f"goals: {{gain: {{arm: afa, {limits}}}}}\n"
+    message = f"b.yaml: goals.gain: give at_least (more is better) or at_most (less is better); {told}"
+    with pytest.raises(AfaError, match=re.escape(message)):
+        cells_of(tmp_path, text)
+
+
+def test_goals_where_less_is_better(tmp_path: Path) -> None:
+    text = (
+        GOOD
+        + "goals: {gap: {arm: afa, metric: sufficiency, at_most: -0.05}, error: {arm: afa, metric: ece, at_most: 0}}\n"
+    )
+    assert cells_of(tmp_path, text)
 
 
 @pytest.mark.parametrize("goal", ["sets: [planted, other/mine]", "metric: passed_invariance_names", "metric: auprc"])
