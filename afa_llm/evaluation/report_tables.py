@@ -113,10 +113,15 @@ def group_rows(results: Row) -> list[tuple[str, str, str, int, str, str]]:
                 new = points(_value(after.get(name)))
                 found.append((row["data_set"], row["template"], name, old["count"], points(old["value"]), new))
             if len(before) > 1:
-                worst = [min(groups.values(), key=lambda each: each["value"]) for groups in (before, after) if groups]
-                shown = [points(each["value"]) for each in worst] + [""]
-                found.append((row["data_set"], row["template"], "worst group", worst[0]["count"], *shown[:2]))
+                worst, later = _worst(before), _worst(after)
+                count, shown = (worst or {"count": 0})["count"], points(_value(later)) if after else ""
+                found.append((row["data_set"], row["template"], "worst group", count, points(_value(worst)), shown))
     return found
+
+
+def _worst(groups: Mapping[str, Row]) -> Row | None:
+    """The group of lowest accuracy, of those that have one."""
+    return min((each for each in groups.values() if each["value"] is not None), key=lambda e: e["value"], default=None)
 
 
 def focus_tables(results: Row) -> list[tuple[str, int, list[FocusRow]]]:

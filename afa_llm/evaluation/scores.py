@@ -102,11 +102,10 @@ def _group_accuracy(right_N: np.ndarray, groups_N: Sequence[str] | None, confide
         return {}
     if len(groups_N) != len(right_N):
         raise ValueError(f"{len(right_N)} answers, but {len(groups_N)} groups")
-    names_N = np.asarray(groups_N, dtype=object)
-    found = sorted({name for name in groups_N if name})
-    return {
-        name: wilson(int(right_N[names_N == name].sum()), int((names_N == name).sum()), confidence) for name in found
-    }
+    of_group: dict[str, list[bool]] = {}  # names compared by Python: numpy's text has no trailing NULs
+    for name, right in zip(groups_N, right_N.tolist(), strict=True):
+        of_group.setdefault(name, []).append(right)
+    return {name: wilson(sum(of_group[name]), len(of_group[name]), confidence) for name in sorted(of_group) if name}
 
 
 def _checked(log_prob_NC: Floats, label_N: Ints) -> tuple[Floats, Ints]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from afa_llm.evaluation.report_tables import focus_tables, headline_rows, mark, score_rows
+from afa_llm.evaluation.report_tables import focus_tables, group_rows, headline_rows, mark, score_rows
 
 
 def estimate(value: float | None, low: float | None = None, high: float | None = None, count: int = 9) -> dict:
@@ -86,3 +86,15 @@ def test_a_focus_row() -> None:
         "9 (2 left out)",
     )
     assert (rows[0].change, rows[0].interval) == ("−0.100", "−0.150 to −0.050")
+
+
+def test_a_group_without_a_value_is_no_worst_group() -> None:
+    found = results(0.03)
+    groups = {"a": estimate(None, count=0), "b": estimate(0.6), "c": estimate(0.5)}
+    found["scores"][0]["before"]["group_accuracy"] = groups
+    found["scores"][0]["after"]["group_accuracy"] = {"a": estimate(0.9), "b": estimate(0.8), "c": estimate(None)}
+    assert group_rows(found)[-1] == ("d", "t", "worst group", 9, "50.0", "80.0")
+    found["scores"][0]["before"]["group_accuracy"] = {"a": estimate(None), "b": estimate(None)}
+    assert group_rows(found)[-1] == ("d", "t", "worst group", 0, "–", "80.0")
+    found["scores"][0]["after"] = None
+    assert group_rows(found)[-1][-2:] == ("–", "")

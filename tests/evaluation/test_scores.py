@@ -91,3 +91,12 @@ def test_no_items_give_nan() -> None:
 def test_nonsense_is_refused(log_prob: list, label: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         score(np.array(log_prob), np.array(label))
+
+
+def test_group_names_that_end_in_a_null_character_have_their_reviews() -> None:
+    found = score(np.log([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]]), np.array([0, 1, 1]), ["x\0", "x", "x\0"])
+    assert {name: (group.value, group.count) for name, group in found.group_accuracy.items()} == {
+        "x": (0.0, 1),
+        "x\0": (1.0, 2),
+    }
+    assert found.worst_group == "x"
