@@ -74,9 +74,15 @@ def _write(benchmark: Benchmark, cells: Sequence[Cell], place: Path, code: int) 
     if not any(cell.finished for cell in cells):
         print("no cell is finished: there is nothing to report")
         return code
-    for path in write_benchmark(benchmark, cells, place):
+    notes: list[str] = []
+    paths = write_benchmark(benchmark, cells, place, notes)
+    for path in paths:
         print(path)
-    return code
+    if not paths:
+        print("no cell can be read: there is nothing to report")
+    for note in dict.fromkeys(notes):
+        print(f"left out: {note}", file=sys.stderr)
+    return code or (1 if notes else 0)
 
 
 def _tell_end(runner: MatrixRunner) -> None:

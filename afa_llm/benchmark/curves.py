@@ -1,15 +1,18 @@
 """Learning curves of the arms, and their focus against word frequency, from the files of finished cells.
 
+`notes`: of each file that could not be read, and was left out, a sentence is put there.
+
 Legend: N words of all measured reviews.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -17,8 +20,10 @@ from scipy import stats
 from afa_llm.benchmark.figures import LinesChart, lines_chart
 from afa_llm.benchmark.outcomes import Outcome
 from afa_llm.benchmark.results import Matrix
+from afa_llm.errors import AfaError
 from afa_llm.evaluation.focus_items import FocusItem, FocusPhase, read_focus_items
 from afa_llm.evaluation.json_files import focus_path, read_json, word_counts_path
+from afa_llm.evaluation.training_curves import read_metrics
 from afa_llm.evaluation.word_frequencies import is_punctuation, normal_form
 
 LEARNING = (
@@ -30,6 +35,7 @@ LEARNING = (
 )
 BUCKETS = 40
 LEAST_WORDS = 20
+LARGEST = 1e300
 PHASES = {"before": 0, "after": 1}
 
 
@@ -43,10 +49,10 @@ class Figure:
     notes: tuple[str, ...] = ()
 
 
-def learning_curves(matrix: Matrix, data_set: str, titles: Mapping[str, str]) -> list[Figure]:
+def learning_curves(matrix: Matrix, data_set: str, titles: Mapping[str, str], notes: list[str]) -> list[Figure]:
     """One figure for each metric that some arm logged: a line for each arm, the mean over its seeds."""
     styles = {title: place for place, title in enumerate(titles.values())}
-    rows = {arm: [_metrics(outcome) for outcome in matrix.of(data_set, arm).values()] for arm in titles}
+    rows = {arm: [_metrics(outcome, notes) for outcome in matrix.of(data_set, arm).values()] for arm in titles}
     found = []
     for key, title, meaning in LEARNING:
         series = {titles[arm]: _mean_series(of_arm, key) for arm, of_arm in rows.items()}
@@ -56,17 +62,20 @@ def learning_curves(matrix: Matrix, data_set: str, titles: Mapping[str, str]) ->
     return found
 
 
-def _metrics(outcome: Outcome) -> list[dict[str, float]]:
-    path = outcome.cell.folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+def _metrics(outcome: Outcome, notes: list[str]) -> list[dict[str, Any]]:
+    found: list[str] = []
+    rows = read_metrics(outcome.cell.folder / "metrics.jsonl", found)
+    kept = [row for row in rows if _is_number(row.get("step"))]
+    if len(kept) < len(rows):
+        found.append(f"metrics.jsonl: {len(rows) - len(kept)} lines name no step and were left out.")
+    notes += [f"{outcome.cell.folder}/{note}" for note in found]
+    return kept
 
 
-def _mean_series(runs: Sequence[Sequence[Mapping[str, float]]], key: str) -> list[tuple[float, float | None]]:
+def _mean_series(runs: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[tuple[float, float | None]]:
     """Mean over seeds at each step, in at most BUCKETS buckets of neighbouring steps."""
     at: dict[float, list[float]] = defaultdict(list)
-    for row in (row for run in runs for row in run if _is_finite(row.get(key))):
+    for row in (row for run in runs for row in run if _is_number(row.get(key))):
         at[row["step"]].append(row[key])
     steps = sorted(at)
     size = max(1, math.ceil(len(steps) / BUCKETS))
@@ -74,11 +83,14 @@ def _mean_series(runs: Sequence[Sequence[Mapping[str, float]]], key: str) -> lis
     return [(sum(part) / len(part), float(np.mean([y for step in part for y in at[step]]))) for part in parts]
 
 
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _is_number(value: Any) -> bool:
+    """Finite, and no whole number of hundreds of digits."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
-def focus_by_frequency(matrix: Matrix, data_set: str, name: str, titles: Mapping[str, str]) -> list[Figure]:
+def focus_by_frequency(
+    matrix: Matrix, data_set: str, name: str, titles: Mapping[str, str], notes: list[str]
+) -> list[Figure]:
     """For each trained arm: focus on a word, in multiples of an even share, against its count in the training reviews.
 
     Words of all seeds together, in buckets of counts; the rank correlation with the count (Spearman 1904) stands
@@ -86,7 +98,7 @@ def focus_by_frequency(matrix: Matrix, data_set: str, name: str, titles: Mapping
     """
     found = []
     for arm, title in titles.items():
-        words = [row for outcome in matrix.of(data_set, arm).values() for row in _words(outcome, name)]
+        words = [row for outcome in matrix.of(data_set, arm).values() for row in _words(outcome, name, notes)]
         paired = [row for row in words if row[2] is not None]
         if not paired:
             continue
@@ -100,19 +112,45 @@ def focus_by_frequency(matrix: Matrix, data_set: str, name: str, titles: Mapping
     return found
 
 
-def _words(outcome: Outcome, name: str) -> list[tuple[int, float, float | None]]:
+def _words(outcome: Outcome, name: str, notes: list[str]) -> list[tuple[int, float, float | None]]:
     """(training count, focus before, focus after) of each word, in multiples of 1 / number of words."""
-    path, counts_at = focus_path(outcome.cell.folder, name), word_counts_path(outcome.cell.folder)
-    if not path.exists() or not counts_at.exists():
+    counts_at, found = word_counts_path(outcome.cell.folder), []
+    if not counts_at.exists():
         return []
-    counts, found = read_json(counts_at), []
-    for item in read_focus_items(path):
+    try:
+        counts = _word_counts(counts_at)
+    except AfaError as error:
+        notes.append(f"{error}; {_mend(outcome)}")
+        return []
+    for item in _focus_items(outcome, name, notes):
         for word, (start, end) in enumerate(item.words):
             text = item.text[start:end]
             if not is_punctuation(text):
                 after = None if item.after is None else len(item.words) * item.after.focus[word]
                 found.append((counts.get(normal_form(text), 0), len(item.words) * item.before.focus[word], after))
     return found
+
+
+def _word_counts(path: Path) -> dict[str, int]:
+    """Normal form -> count. Raises AfaError where the file holds anything else."""
+    counts = read_json(path)
+    if not isinstance(counts, dict) or not all(_is_number(count) and count >= 0 for count in counts.values()):
+        raise AfaError(f"{path}: not the counts of words that a run writes")
+    return counts
+
+
+def _focus_items(outcome: Outcome, name: str, notes: list[str]) -> list[FocusItem]:
+    """None where the focus was not measured, or can't be read."""
+    path = focus_path(outcome.cell.folder, name)
+    try:
+        return read_focus_items(path) if path.exists() else []
+    except AfaError as error:
+        notes.append(f"{error}; {_mend(outcome)}")
+        return []
+
+
+def _mend(outcome: Outcome) -> str:
+    return f"left out of the figures; delete the folder {outcome.cell.folder} and run the benchmark again"
 
 
 def _binned(count_N: np.ndarray, focus_N: np.ndarray) -> list[tuple[float, float | None]]:
@@ -132,11 +170,10 @@ def _rank_correlation(count_N: np.ndarray, focus_N: np.ndarray) -> float:
     return float(stats.spearmanr(count_N, focus_N).statistic)
 
 
-def side_by_side(reference: Outcome, arm: Outcome, name: str) -> list[FocusItem]:
+def side_by_side(reference: Outcome, arm: Outcome, name: str, notes: list[str]) -> list[FocusItem]:
     """Reviews with the reference's final focus as `before` and the arm's as `after`, where both read the same words."""
     ours, theirs = (
-        {item.example_id: item for item in read_focus_items(path)} if path.exists() else {}
-        for path in (focus_path(outcome.cell.folder, name) for outcome in (arm, reference))
+        {item.example_id: item for item in _focus_items(outcome, name, notes)} for outcome in (arm, reference)
     )
     found = []
     for example_id, old in theirs.items():

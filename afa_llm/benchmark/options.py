@@ -33,8 +33,9 @@ EPILOG = """examples:
   CUDA_VISIBLE_DEVICES=0,1,2,3 afa benchmark CONFIG --jobs 2 --launcher 'deepspeed --num_gpus 2' \\
       base.settings.training.engine=deepspeed
 
-exit codes: 0 all cells are done; 1 a cell failed; 2 something in CONFIG or the data is wrong, nothing was run;
-75 stopped by a signal, the same command goes on; 130 interrupted from the keyboard."""
+exit codes: 0 all cells are done; 1 a cell failed, or files of one are damaged and were left out of the report;
+2 something in CONFIG or the data is wrong, nothing was run; 75 stopped by a signal, the same command goes on;
+130 interrupted from the keyboard."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

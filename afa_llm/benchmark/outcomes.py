@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from afa_llm.benchmark.cells import Cell
@@ -30,6 +32,10 @@ TITLES = {
     **{metric.name: metric.title for metric in METRICS},
 }
 """All other metrics by name; a cell has those that its evaluation sets allow."""
+WORK = ("steps", "forward_tokens", "backward_tokens", "flops")
+"""What the budget takes from `training`."""
+DAMAGE = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError)
+"""What reading breaks with where a file has not the shape that a run gives it."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +62,50 @@ class Outcome:
 
     @property
     def seconds(self) -> float:
-        return float(sum((self.results["run"].get("seconds") or {}).values()))
+        return float(sum(value or 0 for value in (self.results["run"].get("seconds") or {}).values()))
 
 
 def read_outcome(cell: Cell) -> Outcome:
-    """The outcome of a finished cell. Raises AfaError where its files are missing or no results."""
-    results = read_json(cell.folder / "results.json")
+    """The outcome of a finished cell. Raises AfaError, with what to do, where a file of it is missing or damaged."""
+    path = cell.folder / "results.json"
+    try:
+        return _outcome(cell, read_json(path), path)
+    except AfaError as error:
+        fault = str(error)
+    except DAMAGE as error:
+        fault = f"{path}: not as a run writes it ({type(error).__name__}: {error})"
+    raise AfaError(f"{fault}; delete the folder {cell.folder} and run the benchmark again")
+
+
+def _outcome(cell: Cell, results: Any, path: Path) -> Outcome:
+    """Raises one of DAMAGE, or AfaError, where the files are not those of such a cell."""
     if not isinstance(results, dict) or results.get("schema") != 1:
-        raise AfaError(f"{cell.folder / 'results.json'}: not the results of a run (schema 1); delete the cell's folder")
+        raise AfaError(f"{path}: not the results of a run (schema 1)")
     trained = any(entry.get("after") for entry in results["headline"])
     if trained != (cell.kind == "trained"):
-        raise AfaError(f"{cell.folder}: is no {cell.kind} cell; delete its folder or choose another name=…")
+        raise AfaError(f"{cell.folder}: is no {cell.kind} cell; choose another name=…, or else")
+    _check_facts(results, trained)
     phases = ("before", "after") if trained else ("before",)
     measured = {phase: _phase(cell, results, phase) for phase in phases}
     return Outcome(cell, results, measured[phases[-1]], measured["before"] if trained else {})
+
+
+def _check_facts(results: Mapping[str, Any], trained: bool) -> None:
+    """What the report takes from results.json as it stands. Raises one of DAMAGE."""
+    run = results["run"]
+    parts = {name: results[name] for name in ("labels", "train_template")}
+    parts |= {f"run.{name}": run[name] for name in ("versions", "config_digest", "device")}
+    parts |= {"run.seconds": run.get("seconds") or {}, "training": results["training"] if trained else {}}
+    mappings = ("run.versions", "run.seconds", "training")
+    for name, part in parts.items():
+        if not isinstance(part, list if name == "labels" else dict if name in mappings else str):
+            raise TypeError(f"{name} is {type(part).__name__}")
+    for text in (*parts["labels"], *(version for version in parts["run.versions"].values() if version is not None)):
+        if not isinstance(text, str):
+            raise TypeError(f"a {type(text).__name__} among labels or run.versions")
+    for number in (*parts["run.seconds"].values(), *(parts["training"].get(name) for name in WORK)):
+        if number is not None and not math.isfinite(number):
+            raise ValueError(f"{number} among run.seconds or training")
 
 
 def _phase(cell: Cell, results: Mapping[str, Any], phase: str) -> dict[str, Measured]:
@@ -78,6 +114,11 @@ def _phase(cell: Cell, results: Mapping[str, Any], phase: str) -> dict[str, Meas
         name = entry["data_set"]
         items = [read_items(answers_path(cell.folder, name, template, phase)) for template in entry["templates"]]
         answers = _answers(items, entry, results)
+        if len(answers.right) != entry[phase]["count"]:  # a file that lost lines would sink every comparison
+            raise AfaError(
+                f"{answers_path(cell.folder, name, entry['templates'][0], phase)}: together with the other templates' "
+                f"files it holds {len(answers.right)} reviews, results.json tells of {entry[phase]['count']}"
+            )
         found[name] = Measured(_metrics(results, name, phase), answers)
     return found
 
@@ -110,8 +151,8 @@ def _metrics(results: Mapping[str, Any], name: str, phase: str) -> dict[str, flo
     found = {ACCURACY: entry[phase]["value"]}
     for row in results["scores"]:
         chosen = (row["template"], row["calibration"]) == (results["train_template"], results["headline_calibration"])
-        if row["data_set"] == name and chosen and row[phase]:
-            groups = [group["value"] for group in row[phase]["group_accuracy"].values()]
+        if row["data_set"] == name and chosen:
+            groups = [group["value"] for group in row[phase]["group_accuracy"].values() if group["value"] is not None]
             found |= {"macro_f1": row[phase]["macro_f1"], "ece": row[phase]["ece"]}
             found |= {WORST_GROUP: min(groups)} if groups else {}
     for pairs in results.get("pairs") or []:
@@ -126,4 +167,7 @@ def _metrics(results: Mapping[str, Any], name: str, phase: str) -> dict[str, flo
     for focus in results["focus"]:
         if focus["data_set"] == name:
             found |= {metric["metric"]: (metric[phase] or {}).get("value") for metric in focus["metrics"]}
-    return {metric: float(value) for metric, value in found.items() if value is not None}
+    numbers = {metric: float(value) for metric, value in found.items() if value is not None}
+    if not all(map(math.isfinite, numbers.values())):
+        raise ValueError(f"{name}: {next(m for m, value in numbers.items() if not math.isfinite(value))} is no number")
+    return numbers

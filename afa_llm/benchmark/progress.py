@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from afa_llm.benchmark.cell_process import progress
 from afa_llm.benchmark.cells import Cell
+from afa_llm.benchmark.outcomes import DAMAGE
 from afa_llm.benchmark.passes import operations_per_review
 from afa_llm.benchmark.runner import Status
 from afa_llm.errors import AfaError
@@ -139,8 +141,9 @@ def _work(cell: Cell) -> float:
 def duration(status: Status) -> float:
     """Seconds that a cell took: seen now, or told by its results of an earlier time."""
     if not status.seconds and status.state == "done":
-        with suppress(AfaError, TypeError, AttributeError):
-            status.seconds = sum(read_json(status.cell.folder / "results.json")["run"]["seconds"].values())
+        with suppress(AfaError, *DAMAGE):  # the report says what is wrong there
+            seconds = float(sum(read_json(status.cell.folder / "results.json")["run"]["seconds"].values()))
+            status.seconds = seconds if math.isfinite(seconds) else 0.0
     return status.seconds
 
 

@@ -14,10 +14,11 @@ from markupsafe import Markup
 
 from afa_llm.benchmark import curves, figures, tables
 from afa_llm.benchmark.cells import Cell
-from afa_llm.benchmark.outcomes import read_outcome
+from afa_llm.benchmark.outcomes import Outcome, read_outcome
 from afa_llm.benchmark.results import Matrix, build
 from afa_llm.benchmark.settings import Benchmark
 from afa_llm.benchmark.summary import goal_lines, headline
+from afa_llm.errors import AfaError
 from afa_llm.evaluation import charts, json_files
 from afa_llm.evaluation.gallery import SHADES, shelves
 from afa_llm.evaluation.report import Gallery
@@ -28,16 +29,37 @@ MOST_CARDS = 3
 Content = Mapping[str, Any]
 
 
-def write_benchmark(benchmark: Benchmark, cells: Sequence[Cell], place: Path) -> list[Path]:
-    """The files of all finished cells together. Raises AfaError where a cell's files are no results."""
-    outcomes = {(cell.data_set, cell.arm, cell.seed): read_outcome(cell) for cell in cells if cell.finished}
+def write_benchmark(
+    benchmark: Benchmark, cells: Sequence[Cell], place: Path, notes: list[str] | None = None
+) -> list[Path]:
+    """The files of all finished cells together; a cell that can't be read is left out. None where no cell can be.
+
+    `notes`: what was left out, one sentence each, is put there; the page shows them too. Raises AfaError where the
+    cells do not fit each other.
+    """
+    notes = [] if notes is None else notes
+    outcomes = _readable(cells, notes)
+    if not outcomes:
+        return []
     matrix = Matrix(benchmark, cells, outcomes)
     content = build(matrix, shlex.join(["afa", *sys.argv[1:]]))
+    text = render(matrix, content, notes)
     json_files.write_json(place / "benchmark.json", content)
-    json_files.write_text(place / "report.html", render(matrix, content))
+    json_files.write_text(place / "report.html", text)
     for path, text in table_files(content).items():
         json_files.write_text(place / "tables" / path, text)
     return [place / "benchmark.json", place / "tables", place / "report.html"]
+
+
+def _readable(cells: Sequence[Cell], notes: list[str]) -> dict[tuple[str, str, int], Outcome]:
+    found = {}
+    for cell in cells:
+        if cell.finished:
+            try:
+                found[cell.data_set, cell.arm, cell.seed] = read_outcome(cell)
+            except AfaError as error:
+                notes.append(f"cell {cell.name}: {error}")
+    return found
 
 
 def table_files(content: Content) -> dict[str, str]:
@@ -49,7 +71,7 @@ def table_files(content: Content) -> dict[str, str]:
     return {name: text for name, text in found.items() if text.strip()}
 
 
-def render(matrix: Matrix, content: Content) -> str:
+def render(matrix: Matrix, content: Content, notes: list[str]) -> str:
     """The page as text; everything is escaped by the template engine, and the page forbids itself any network."""
     with resources.as_file(resources.files("afa_llm") / "assets" / "report") as place:
         environment = Environment(
@@ -57,11 +79,11 @@ def render(matrix: Matrix, content: Content) -> str:
             lstrip_blocks=True, finalize=_shown,
         )  # fmt: skip
         css = Markup("".join((place / name).read_text(encoding="utf-8") for name in ("report.css", "benchmark.css")))
-        return environment.get_template("benchmark.html.j2").render(css=css, **page(matrix, content))
+        return environment.get_template("benchmark.html.j2").render(css=css, **page(matrix, content, notes))
 
 
-def page(matrix: Matrix, content: Content) -> dict[str, Any]:
-    """Everything the template shows, as text and geometry."""
+def page(matrix: Matrix, content: Content, notes: list[str]) -> dict[str, Any]:
+    """Everything the template shows, as text and geometry. `notes`: see `write_benchmark`."""
     benchmark, titles = matrix.benchmark, {arm["name"]: arm["title"] for arm in content["arms"]}
     accuracy = [row for row in content["comparisons"] if row["metric"] == "accuracy"]
     blocks, axis = figures.forest(accuracy, titles, content["confidence"])
@@ -75,6 +97,7 @@ def page(matrix: Matrix, content: Content) -> dict[str, Any]:
         "headline": headline(content, shown),
         "goals": goal_lines(content),
         "missing": [cell["name"] for cell in content["cells"] if not cell["finished"]],
+        "unfinished": [cell.name for cell in matrix.cells if not cell.finished],
         "accuracy": next((table for table in every if table.name == "accuracy"), None),
         "more": [table for table in every if table.name in ("worst_group", "rare_word", "pair_consistency")],
         "gains": next((table for table in every if table.name == "relative_gain"), None),
@@ -83,9 +106,12 @@ def page(matrix: Matrix, content: Content) -> dict[str, Any]:
         "blocks": blocks,
         "axis": axis,
         "comparisons": accuracy,
-        "learning": {name: curves.learning_curves(matrix, name, titles) for name in benchmark.data_sets},
-        "frequency": {matrix.label(key): curves.focus_by_frequency(matrix, *key, titles) for key in matrix.sets()},
-        "galleries": list(_galleries(matrix, shown)),
+        "learning": {name: curves.learning_curves(matrix, name, titles, notes) for name in benchmark.data_sets},
+        "frequency": {
+            matrix.label(key): curves.focus_by_frequency(matrix, *key, titles, notes) for key in matrix.sets()
+        },
+        "galleries": list(_galleries(matrix, shown, notes)),
+        "notes": list(dict.fromkeys(notes)),
         "phase_names": {"before": titles[benchmark.reference], "after": titles[shown]},
         "chart": charts,
         "points": points,
@@ -110,7 +136,7 @@ def _tables(content: Content) -> list[tables.Table]:
     return [table for table in found if table.rows and len(table.columns) > 1]
 
 
-def _galleries(matrix: Matrix, shown: str):  # type: ignore[no-untyped-def]
+def _galleries(matrix: Matrix, shown: str, notes: list[str]):  # type: ignore[no-untyped-def]
     """The reference beside the shown arm, with the first seed that both have."""
     reference = matrix.benchmark.reference
     for data_set, name in matrix.sets():
@@ -118,7 +144,7 @@ def _galleries(matrix: Matrix, shown: str):  # type: ignore[no-untyped-def]
         seeds = [seed for seed in ours if seed in theirs]
         if not seeds or shown == reference:
             continue
-        items = curves.side_by_side(theirs[seeds[0]], ours[seeds[0]], name)
+        items = curves.side_by_side(theirs[seeds[0]], ours[seeds[0]], name, notes)
         labels = ours[seeds[0]].results["labels"]
         kept = [shelf for shelf in shelves(items, labels, MOST_CARDS) if shelf.found] if items else []
         if kept:

@@ -95,7 +95,7 @@ def _item(values: dict[str, Any], where: str) -> FocusItem:
             before=_phase_of(values["before"]),
             after=None if values["after"] is None else _phase_of(values["after"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AfaError(f"{where}: not a focus item: {type(error).__name__} {error}") from None
     _check_numbers(item, where)
     lists = [item.before.focus, item.rationale, item.after.focus if item.after else None]

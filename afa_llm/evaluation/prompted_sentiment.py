@@ -19,6 +19,8 @@ from afa_llm.evaluation.estimates import Floats
 from afa_llm.evaluation.scores import Scores, predictions, score
 from afa_llm.records import Answers, AnswerWords, Prompt
 
+TEXTS = ("example_id", "data_set", "template", "phase", "group", "text", "pair", "side")
+"""Fields of an item record that are text."""
 LOG_PROB_FLOOR = -100.0
 """An answer of probability zero is scored as e^-100, so that it can be calibrated."""
 
@@ -165,8 +167,16 @@ def record_of(values: dict[str, Any], where: str) -> ItemRecord:
     values = {"pair": "", "side": ""} | values  # absent in files of earlier versions
     if set(values) != wanted:
         raise AfaError(f"{where}: not an item record; differing fields: {', '.join(sorted(wanted ^ set(values)))}")
-    probability = {name: tuple(row) for name, row in values["probability"].items()}
-    return ItemRecord(**{**values, "log_prob": tuple(values["log_prob"]), "probability": probability})
+    texts = [name for name in TEXTS if not isinstance(values[name], str)]
+    try:
+        probability = {name: tuple(row) for name, row in values["probability"].items()}
+        numbers = [values["label"], *values["prediction"].values()]
+        record = ItemRecord(**{**values, "log_prob": tuple(values["log_prob"]), "probability": probability})
+    except (TypeError, AttributeError) as error:
+        raise AfaError(f"{where}: not an item record: {error}") from None
+    if texts or not all(isinstance(number, int) for number in numbers):
+        raise AfaError(f"{where}: not an item record: {texts[0] if texts else 'label or prediction'} of another kind")
+    return record
 
 
 def _as_array(given: Answers, rows: int, classes: int) -> Floats:

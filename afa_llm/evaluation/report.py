@@ -22,7 +22,7 @@ from afa_llm.evaluation.comparison import match
 from afa_llm.evaluation.focus_items import FocusItem, FocusPhase, read_focus_items
 from afa_llm.evaluation.gallery import SHADES, Shelf, shelves
 from afa_llm.evaluation.prompted_sentiment import ItemRecord, read_items
-from afa_llm.evaluation.training_curves import training_curves
+from afa_llm.evaluation.training_curves import read_metrics, training_curves
 from afa_llm.evaluation.verdict import nothing, points, verdict
 from afa_llm.evaluation.visible_text import visible
 
@@ -78,7 +78,7 @@ def read_run(folder: Path) -> RunFolder:
             f"{folder / 'results.json'}: not the results of a run (schema 1); measure again with `afa evaluate`"
         )
     notes: list[str] = []
-    metrics = _read_metrics(folder / "metrics.jsonl", notes)
+    metrics = read_metrics(folder / "metrics.jsonl", notes)
     items = {}
     names = [entry["data_set"] for entry in results.get("headline") or []]
     for name in dict.fromkeys([*names, *(entry["data_set"] for entry in results.get("focus") or [])]):
@@ -188,32 +188,6 @@ def _duration(seconds: Any) -> str:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The rows that can be read: a run that was killed may leave half a line."""
-    if not path.exists():
-        return []
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        notes.append(f"{path.name}: cannot be read: {error.strerror or error}.")
-        return []
-    rows, bad = [], []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError):
-            row = line
-        if isinstance(row, dict):
-            rows.append(row)
-        elif row is not None:
-            bad.append(number)
-    if bad:
-        notes.append(
-            f"{path.name}: {len(bad)} lines are no JSON objects and were left out, the first is line {bad[0]}."
-        )
-    return rows
 
 
 def _gallery_items(folder: Path, data_set: str, results: Mapping[str, Any]) -> list[FocusItem]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from afa_llm.evaluation.charts import LineChart, line_chart
@@ -113,3 +115,30 @@ def _is_number(value: Any) -> bool:
         return math.isfinite(float(value))
     except OverflowError:
         return False
+
+
+def read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl that can be read: a run that was killed may leave half a line. `notes`: what could not
+    be, one sentence each, is put there."""
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        notes.append(f"{path.name}: cannot be read: {error.strerror or error}.")
+        return []
+    rows, bad = [], []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError):
+            row = line
+        if isinstance(row, dict):
+            rows.append(row)
+        elif row is not None:
+            bad.append(number)
+    if bad:
+        notes.append(
+            f"{path.name}: {len(bad)} lines are no JSON objects and were left out, the first is line {bad[0]}."
+        )
+    return rows
