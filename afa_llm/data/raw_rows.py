@@ -37,19 +37,24 @@ class RawRow:
 
 
 def read_text_file(path: Path) -> list[RawRow]:
-    """All rows, those that don't parse with their problem; blank lines are no rows.
+    """All rows, as `rows_of` gives them. Raises AfaError as it does, and for files without rows."""
+    rows = list(rows_of(path))
+    if not rows:
+        raise AfaError(f"{path}: holds no rows; name a file with one review a row")
+    return rows
 
-    Raises AfaError for damaged archives, UTF-16, files that can't be opened, and empty ones.
+
+def rows_of(path: Path) -> Iterator[RawRow]:
+    """One row after the other, those that don't parse with their problem; blank lines are no rows.
+
+    Raises AfaError for damaged archives, UTF-16, and files that can't be opened.
     """
     try:
-        rows = list(TEXT_READERS[suffix_of(path)](path))
+        yield from TEXT_READERS[suffix_of(path)](path)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise AfaError(f"{path}: damaged gzip archive ({error}); compress it anew") from None
     except OSError as error:
         raise AfaError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if not rows:
-        raise AfaError(f"{path}: holds no rows; name a file with one review a row")
-    return rows
 
 
 def suffix_of(path: Path | str) -> str:

@@ -30,4 +30,4 @@ def _origins(suite: Suite, folder: Path | None) -> Iterator[str]:
 
 def _splits(place: Path) -> list[str]:
     files = place.iterdir() if place.is_dir() else []
-    return sorted({file.name.split(".")[0] for file in files if file.name.endswith(ENDINGS)})
+    return sorted({file.name.split(".")[0] for file in files if file.name.endswith(ENDINGS) and file.is_file()})

@@ -28,7 +28,7 @@ from afa_llm.config import Config
 from afa_llm.config_data import Data, Prompts, Source
 from afa_llm.config_yaml import load_yaml
 from afa_llm.data.datasets_rows import parquet_columns, read_hub
-from afa_llm.data.raw_rows import TEXT_READERS, suffix_of
+from afa_llm.data.raw_rows import TEXT_READERS, rows_of, suffix_of
 from afa_llm.errors import AfaError
 
 PREFIX = "suite:"
@@ -160,7 +160,10 @@ def _resolve(source: Source, folder: Path | None) -> Source:
 
 
 def _local(suite: Suite, split: str, folder: Path | None) -> dict[str, Any] | None:
-    """Settings of the suite's file, None where no folder of it is there. Raises AfaError where the split is missing."""
+    """Settings of the suite's file, None where no folder of it is there.
+
+    Raises AfaError where the split is missing, or its file can't be read.
+    """
     places = [folder / name for name in suite.folders if (folder / name).is_dir()] if folder else []
     if not places:
         return None
@@ -169,8 +172,13 @@ def _local(suite: Suite, split: str, folder: Path | None) -> dict[str, Any] | No
     there = [file for file in files if file.is_file()]
     if len(there) > 1:
         raise AfaError(f"suite:{suite.name}, split {split}: both {there[0]} and {there[1]} are there; take one away")
+    odd = [file for file in files if os.path.lexists(file)]  # folders, links that lead nowhere or in circles
+    if not there and odd:
+        raise AfaError(f"suite:{suite.name}: {odd[0]} is no file that can be read; put the split's file there")
     if not there:
-        known = sorted({f.name.split(".")[0] for p in places for f in p.iterdir() if f.name.endswith(ENDINGS)})
+        known = sorted(
+            {f.name.split(".")[0] for p in places for f in p.iterdir() if f.name.endswith(ENDINGS) and f.is_file()}
+        )
         raise AfaError(
             f"suite:{suite.name}: no split {split!r} in {places[0]}; there are {', '.join(known) or 'none'}; "
             f"put it there as {split}.jsonl ({_fields(suite)}), or set another split "
@@ -207,7 +215,7 @@ def _chosen(columns: Columns, present: set[str]) -> dict[str, Any]:
 def _columns_of(file: Path) -> set[str]:
     if suffix_of(file) == ".parquet":
         return set(parquet_columns(file))
-    rows = islice(TEXT_READERS[suffix_of(file)](file), ROWS_LOOKED_AT)
+    rows = islice(rows_of(file), ROWS_LOOKED_AT)
     return {column for row in rows for column in row.values}
 
 

@@ -77,7 +77,7 @@ def test_other_formats_and_columns_that_a_file_lacks(tmp_path: Path) -> None:
     assert config.data.evaluation[0].words_column is None
     assert [e.rationale for e in examples(config)] == [None, None]
     (tmp_path / "cr" / "train.jsonl").mkdir()  # a folder is no file
-    with pytest.raises(AfaError, match="no split 'train' in"):
+    with pytest.raises(AfaError, match=r"cr/train.jsonl is no file that can be read"):
         resolved(tmp_path, "cr", "train")
 
 
@@ -227,3 +227,29 @@ def test_builtin_suites() -> None:
     checklist = resolved(None, "checklist")
     assert checklist.data.evaluation[0].title == "checklist"
     assert {e.side for e in examples(checklist)} == {"", "base", "changed"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("train.jsonl.gz", b"junk"), ("train.csv.gz", gzip.compress(b"text,label\n" * 99)[:-9])]
+)
+def test_a_broken_archive_of_a_suite(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "sst2").mkdir()
+    (tmp_path / "sst2" / name).write_bytes(content)
+    with pytest.raises(AfaError, match=rf"sst2/{name}: damaged gzip archive .*; compress it anew"):
+        resolved(tmp_path, "sst2", "train")
+
+
+def test_what_bears_the_name_of_a_split_and_is_no_file(tmp_path: Path) -> None:
+    file = tmp_path / "sst2" / "train.jsonl"
+    file.mkdir(parents=True)
+    with pytest.raises(AfaError, match=r"suite:sst2: .*sst2/train.jsonl is no file that can be read"):
+        resolved(tmp_path, "sst2", "train")
+    file.rmdir()
+    for target in (file, tmp_path / "nowhere"):
+        file.symlink_to(target)
+        with pytest.raises(AfaError, match=r"suite:sst2: .*sst2/train.jsonl is no file that can be read"):
+            resolved(tmp_path, "sst2", "train")
+        file.unlink()
+    file.mkdir()
+    other = write(tmp_path / "sst2" / "train.jsonl.gz", ROWS)
+    assert resolved(tmp_path, "sst2", "train").data.evaluation[0].path == str(other)
