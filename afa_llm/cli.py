@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 import warnings
@@ -165,9 +166,17 @@ def _split(options: argparse.Namespace) -> tuple[str | None, list[str]]:
     path, overrides = options.config, list(options.overrides)
     if path == "":  # an unset variable of a script: the defaults are not what was meant
         raise AfaError("CONFIG is empty; name a YAML file or builtin:demo, or leave it out for all defaults")
-    if path and "=" in path and not Path(path).exists():
+    if path and "=" in path and (_is_override(path) or not os.path.exists(path)):
         path, overrides = None, [path, *overrides]
     return path, overrides
+
+
+def _is_override(text: str) -> bool:
+    """Whether it has the form section.key=value with a section that there is; such a file is named as ./NAME."""
+    from afa_llm.config_fields import ROOT
+
+    form = re.match(r"(\w+)(\.[\w-]+)+=", text)
+    return form is not None and ROOT.inner(form[1]) is not None
 
 
 def _finish(folder: Path) -> None:

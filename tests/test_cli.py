@@ -1,13 +1,43 @@
-"""The verbs that the command offers are those that it can do."""
+"""The verbs that the command offers are those that it can do; what is CONFIG and what an override."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from afa_llm.cli import VERBS
+import pytest
+
+from afa_llm.cli import VERBS, _split
 from afa_llm.cli_options import build_parser
 
 
 def test_every_verb_has_its_job() -> None:
     (verbs,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
     assert set(verbs.choices) == set(VERBS)
+
+
+@pytest.mark.parametrize(
+    ("argument", "is_override"),
+    [
+        ("training.epochs=2", True),
+        ("data.suites_dir=" + "x" * 300, True),
+        ("data.evaluation.0.path=" + "x/" * 3000, True),
+        ("trainin.epochs=2", True),
+        ("epochs=" + "x" * 300, True),
+        ("lr=2/run.yaml", False),
+        ("run.v2/lr=2.yaml", False),
+        ("exp.v2=a.yaml", False),
+        ("model.path=a.yaml", True),  # though there is such a file
+        ("./model.path=a.yaml", False),
+        ("plain.yaml", False),
+    ],
+)
+def test_config_may_be_left_out(
+    argument: str, is_override: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lr=2/run.yaml", "run.v2/lr=2.yaml", "exp.v2=a.yaml", "model.path=a.yaml"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    found = _split(argparse.Namespace(config=argument, overrides=["lora.rank=4"]))
+    assert found == ((None, [argument, "lora.rank=4"]) if is_override else (argument, ["lora.rank=4"]))
