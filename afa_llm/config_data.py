@@ -8,6 +8,9 @@ from pydantic import Field, field_validator
 
 from afa_llm.config_section import Section
 
+LEAST_TOKENS = 8
+"""A shorter prompt holds no review."""
+
 
 class Spurious(Section):
     """A word put into reviews that goes with one label without meaning it (a shortcut, see data/spurious.py)."""
@@ -98,7 +101,7 @@ class Data(Section):
         default={"negative": (0, "negative", "neg"), "positive": (1, "positive", "pos")},
         description="label name -> raw values that mean it; the order is the order of classes",
     )
-    max_tokens: int = Field(512, ge=8, description="longest prompt, in tokens of the model")
+    max_tokens: int = Field(512, ge=LEAST_TOKENS, description="longest prompt, in tokens of the model")
     too_long: Literal["quarantine", "truncate"] = Field(
         "quarantine", description="what happens to a longer review: set aside, or its last words cut"
     )

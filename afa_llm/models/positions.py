@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from afa_llm.config_data import LEAST_TOKENS
 from afa_llm.config_running import Model
 from afa_llm.errors import AfaError
 from afa_llm.models.adapters import model_location
@@ -34,8 +35,8 @@ def room_for_prompts(settings: Model, answers: Iterable[AnswerWords]) -> int | N
     return None if most is None else most - beside
 
 
-def check_positions(settings: Model, prompts: Iterable[Prompt], answers: Iterable[AnswerWords]) -> None:
-    """Raises AfaError where a prompt with its answer is longer than the model can read.
+def check_positions(settings: Model, prompts: Iterable[Prompt], answers: Sequence[AnswerWords]) -> None:
+    """Raises AfaError where a prompt with its answer, or an answer alone, is longer than the model can read.
 
     A table of positions would be read past its end (GPT-2), rotary ones answer noise beyond what they were trained for.
     """
@@ -43,6 +44,13 @@ def check_positions(settings: Model, prompts: Iterable[Prompt], answers: Iterabl
     longest = max(prompts, key=lambda prompt: len(prompt.token_ids), default=None)
     if room is None or longest is None:
         return
+    if room < LEAST_TOKENS:
+        every = [pair for words in answers for pair in zip(words.labels, words.token_ids, strict=True)]
+        label, ids = max(every, key=lambda pair: len(pair[1]))
+        raise AfaError(
+            f"the answer of label {label!r} has {len(ids)} tokens, model.path = {settings.path} can read "
+            f"{len(ids) - 1 + room}: that leaves no room for a review; set a shorter answer in prompts.file"
+        )
     if len(longest.token_ids) > room:
         raise AfaError(
             f"{longest.example.example_id}: a prompt of {len(longest.token_ids)} tokens, model.path = {settings.path} "

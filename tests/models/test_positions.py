@@ -39,3 +39,14 @@ def test_without_a_limit_anything_fits(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(AfaError, match=r"model.path = .*cannot be loaded"):
         most_positions(model)
+
+
+def test_an_answer_longer_than_the_model_can_read(tmp_path: Path) -> None:
+    model = settings(save_model(tmp_path, "gpt2", max_position_embeddings=64))
+    long = AnswerWords(("bad", "good"), ((5,), (6,) * 250))
+    for answers in ([ANSWERS, long], [long, ANSWERS]):
+        with pytest.raises(AfaError, match=r"answer of label 'good' has 250 tokens, .* can read 64: .*shorter answer"):
+            check_positions(model, [prompt(3)], answers)
+    with pytest.raises(AfaError, match="has 58 tokens"):
+        check_positions(model, [prompt(3)], [AnswerWords(("bad", "good"), ((5,) * 58, (6,)))])
+    check_positions(model, [prompt(8)], [AnswerWords(("bad", "good"), ((5,) * 57, (6,)))])
