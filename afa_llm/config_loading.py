@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def load_config(path: str | None = None, overrides: Iterable[str] = ()) -> Confi
 
 def check_values(values: dict[str, Any]) -> Config | dict[str, str]:
     """The configuration of these values, or what is wrong with them: messages by field."""
-    values = _without_empty_sections(ROOT, values)
+    values = without_empty_sections(values)
     found = misread(values)
     if found:
         return found
@@ -89,13 +89,13 @@ def dump_config(config: Config) -> str:
     return dump_yaml(config.model_dump(mode="json"))
 
 
-def _without_empty_sections(place: Place, values: dict[str, Any]) -> dict[str, Any]:
+def without_empty_sections(values: Mapping[str, Any], place: Place = ROOT) -> dict[str, Any]:
     """A heading whose settings are all commented out is an empty section, not null."""
     found = dict(values)
     for key, value in values.items():
         inner = place.inner(str(key))
         if inner and inner.section and (value is None or isinstance(value, dict)):
-            found[key] = _without_empty_sections(inner, value or {})
+            found[key] = without_empty_sections(value or {}, inner)
     return found
 
 

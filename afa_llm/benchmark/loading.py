@@ -15,9 +15,10 @@ from afa_llm.benchmark.goals import misnamed
 from afa_llm.benchmark.passes import operations_per_review
 from afa_llm.benchmark.settings import Arm, Benchmark, DataSet
 from afa_llm.config import Config
+from afa_llm.config_fields import ROOT as CONFIG
 from afa_llm.config_fields import Place
-from afa_llm.config_loading import check_values, read_yaml
-from afa_llm.config_messages import explain, misread
+from afa_llm.config_loading import check_values, read_yaml, without_empty_sections
+from afa_llm.config_messages import SHOWN, explain, misread
 from afa_llm.config_overrides import lay_over
 from afa_llm.data.suites import PREFIX
 from afa_llm.errors import AfaError
@@ -46,6 +47,8 @@ def load_benchmark(path: str, overrides: Iterable[str] = ()) -> Benchmark:
 def plan_cells(benchmark: Benchmark, path: str) -> list[Cell]:
     """Every cell, data sets outermost and seeds innermost, its configuration checked. Raises AfaError."""
     start = read_yaml(benchmark.base.config) if benchmark.base.config else {}
+    if wrong := [line for where, layer in _layers(start, benchmark, path).items() for line in _odd(layer, where)]:
+        raise AfaError("\n".join(wrong))
     configs: dict[tuple[str, str], Config] = {}
     faults: dict[str, list[str]] = {}
     for data_set, data in benchmark.data_sets.items():
@@ -104,15 +107,36 @@ def _cell(benchmark: Benchmark, data_set: str, arm: str, how: Arm, seed: int, co
 
 def _values(start: Mapping[str, Any], benchmark: Benchmark, data: DataSet, arm: Arm, path: str) -> dict[str, Any]:
     """Base, data set and arm, one over the other."""
-    values = copy.deepcopy(dict(start))
+    values = copy.deepcopy(without_empty_sections(start))
     for name in RESERVED:
-        (values.get("run") or {}).pop(name, None)
-    for settings in (benchmark.base.settings, data.settings, arm.settings):
+        values.get("run", {}).pop(name, None)
+    for settings in map(without_empty_sections, (benchmark.base.settings, data.settings, arm.settings)):
         for name in RESERVED:
-            if name in (settings.get("run") or {}):
+            if name in settings.get("run", {}):
                 raise AfaError(f"{path}: run.{name}: the benchmark sets it for every cell; leave it out of `settings`")
         values = merged(values, settings)
     return values
+
+
+def _layers(start: Mapping[str, Any], benchmark: Benchmark, path: str) -> dict[str, Mapping[str, Any]]:
+    """All that is laid over each other, by how a message names it."""
+    found: dict[str, Mapping[str, Any]] = {f"{benchmark.base.config}: ": start}
+    found[f"{path}: base.settings."] = benchmark.base.settings
+    found |= {f"{path}: data_sets.{name}.settings.": data.settings for name, data in benchmark.data_sets.items()}
+    return found | {f"{path}: arms.{name}.settings.": arm.settings for name, arm in benchmark.arms.items()}
+
+
+def _odd(values: Mapping[str, Any], where: str, place: Place = CONFIG) -> list[str]:
+    """What stands where a section belongs; laid under a section of another layer it would be lost without a word."""
+    found = []
+    for key, value in values.items():
+        inner = place.inner(str(key))
+        if inner and (inner.section or inner.optional_section):
+            if isinstance(value, Mapping):
+                found += _odd(value, f"{where}{key}.", inner)
+            elif value is not None:
+                found.append(f"{where}{key} = {str(value)[:SHOWN]}: should be {inner.wanted}")
+    return found
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

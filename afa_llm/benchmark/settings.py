@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from afa_llm.config_section import Section
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+OWN_FILES = ("benchmark.json", "report.html")
+"""Beside the data sets' folders; no data set can be called so."""
 BEFORE = "before"
 """Stands for an arm's own measurement before its training."""
 
@@ -95,6 +97,9 @@ def _named(benchmark: Benchmark) -> list[str]:
             if not re.match(NAME, name):
                 found.append(f"{section}.{name}: a name has letters, digits, . _ - and begins with a letter or digit")
     known = ", ".join(benchmark.arms) or "none"
+    found += [
+        f"data_sets.{n}: a file of the benchmark is called so; rename it" for n in benchmark.data_sets if n in OWN_FILES
+    ]
     wanted = {"reference": benchmark.reference, "show": benchmark.show}
     wanted |= {f"arms.{name}.match_flops": arm.match_flops or "" for name, arm in benchmark.arms.items()}
     for name, goal in benchmark.goals.items():

@@ -76,6 +76,12 @@ def test_matched_flops_lengthen_the_training(tmp_path: Path) -> None:
         (("masks_per_review: 4", "masks_per_review: 1"), "cell planted/afa and 1 more: masking.masks_per_review = 1: "),
         (("masking: {", "run: {seed: 1}, masking: {"), "run.seed: the benchmark sets it for every cell"),
         (("other:", "o/her:"), "data_sets.o/her: a name has letters"),
+        (("other:", "report.html:"), "data_sets.report.html: a file of the benchmark is called so"),
+        (("settings: {training: {rev", "settings: {run: 5, training: {rev"),
+         "b.yaml: base.settings.run = 5: should be a section with the keys name, "),
+        (("planted: {}", "planted: {settings: {run: [a]}}"), r"data_sets.planted.settings.run = \['a'\]: should be"),
+        (("{masking: {masks_per_review: 4}}", "{masking: {infill: x}}"), "afa.settings.masking.infill = x: should be"),
+        (("{masking: {masks_per_review: 4}}", "{data: {validation: 7}}"), "afa.settings.data.validation = 7: should"),
     ],
 )  # fmt: skip
 def test_faults_name_file_cell_and_setting(tmp_path: Path, change: tuple[str, str], message: str) -> None:
@@ -127,6 +133,22 @@ def test_goals_where_less_is_better(tmp_path: Path) -> None:
 def test_goals_by_every_name(tmp_path: Path, goal: str) -> None:
     text = GOOD.replace("settings: {data: {train", "settings: {data: {evaluation: [{name: mine}], train")
     assert cells_of(tmp_path, text + f"goals: {{gain: {{arm: afa, at_least: 0, {goal}}}}}\n")
+
+
+@pytest.mark.parametrize("run", ["[a]", "x", "5", "true"])
+def test_a_base_configuration_whose_run_is_no_section(tmp_path: Path, run: str) -> None:
+    (tmp_path / "base.yaml").write_text(f"run: {run}\n")
+    text = GOOD.replace("builtin:demo", str(tmp_path / "base.yaml"))
+    with pytest.raises(AfaError, match=r"base.yaml: run = .*: should be a section with the keys name"):
+        cells_of(tmp_path, text.replace("masking: {masks", "run: {threads: 2}, masking: {masks"))
+
+
+def test_an_empty_section_leaves_what_is_below(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("run:\nlora: {rank: 3}\nmasking: {infill: {lookahead: 5}}\n")
+    text = GOOD.replace("builtin:demo", str(tmp_path / "base.yaml"))
+    cells = cells_of(tmp_path, text.replace("masking: {masks_per_review: 4}", "lora: null, masking: {infill: null}"))
+    (found, *_) = [cell.config for cell in cells if cell.arm == "afa"]
+    assert (found.lora.rank, found.masking.infill.lookahead) == (3, 5)
 
 
 def test_labels_and_lists_are_replaced_whole() -> None:
