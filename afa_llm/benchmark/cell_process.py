@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +19,27 @@ from pathlib import Path
 
 from afa_llm.benchmark.cells import Cell
 from afa_llm.config_loading import dump_config
+from afa_llm.errors import AfaError
 from afa_llm.evaluation.json_files import write_text
 from afa_llm.training.durable_files import lock_file
 
 VERBS = {"trained": "train", "prompted": "evaluate"}
 LOUD = ("afa train:", "afa evaluate:")
+
+
+def check_launcher(launcher: str) -> None:
+    """Raises AfaError where --launcher is no command line, or its program is not there."""
+    if not launcher:
+        return
+    try:
+        words = shlex.split(launcher)
+    except ValueError as error:
+        raise AfaError(f"--launcher {launcher!r}: not a command line ({error}); close the quotes") from None
+    if not words or shutil.which(words[0]) is None:
+        program = words[0] if words else ""
+        raise AfaError(
+            f"--launcher {launcher!r}: no such program {program!r}; name one in PATH, such as 'deepspeed --num_gpus 2'"
+        )
 
 
 def command(cell: Cell, launcher: str) -> list[str]:

@@ -12,9 +12,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from afa_llm.benchmark.cell_process import check_launcher
 from afa_llm.benchmark.cells import Cell, select
 from afa_llm.benchmark.loading import load_benchmark, plan_cells
 from afa_llm.benchmark.passes import passes_per_review
+from afa_llm.benchmark.places import check_places
 from afa_llm.benchmark.progress import ProgressTable
 from afa_llm.benchmark.report import write_benchmark
 from afa_llm.benchmark.runner import MatrixRunner
@@ -43,8 +45,10 @@ def run(options: argparse.Namespace) -> int:
     chosen = _resolved(select(cells, options.only))
     place = Path(benchmark.output_dir) / benchmark.name
     console = Console(stderr=True)
+    check_places(place, chosen)
     if options.report:
         return _write(benchmark, cells, place, 0)
+    check_launcher(options.launcher)
     _refuse_changed(chosen)
     works = {} if all(cell.finished for cell in chosen) and not options.dry_run else _check_data(chosen)
     if options.dry_run:
@@ -75,7 +79,10 @@ def _write(benchmark: Benchmark, cells: Sequence[Cell], place: Path, code: int) 
         print("no cell is finished: there is nothing to report")
         return code
     notes: list[str] = []
-    paths = write_benchmark(benchmark, cells, place, notes)
+    try:
+        paths = write_benchmark(benchmark, cells, place, notes)
+    except OSError as error:
+        raise AfaError(f"{error.filename2 or error.filename or place}: cannot be written: {error.strerror}") from error
     for path in paths:
         print(path)
     if not paths:

@@ -91,7 +91,12 @@ class MatrixRunner:
             environment = dict(os.environ)
             if self.devices[slot] is not None:
                 environment["CUDA_VISIBLE_DEVICES"] = str(self.devices[slot])
-            self.slots[slot] = CellProcess(status.cell, self.launcher, environment, lock)
+            try:
+                self.slots[slot] = CellProcess(status.cell, self.launcher, environment, lock)
+            except OSError as error:  # a full disk, a launcher that is no program: the others may still do
+                os.close(lock)
+                status.state, status.message = "failed", f"cannot be started: {error}"
+                continue
             status.state = "running"
             return
 

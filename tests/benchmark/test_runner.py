@@ -80,6 +80,21 @@ def test_a_failed_cell_does_not_stop_the_others(cells: list[Cell], monkeypatch: 
     assert states["long_ce"].message == "exit code 0: no output"  # ended without results
 
 
+def test_a_cell_that_cannot_be_started_does_not_stop_the_others(
+    cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands(monkeypatch, {"base": "mkdir -p {0} && echo x > {0}/results.json"})
+    first = [cell for cell in cells if cell.arm == "base"][:2]
+    first[0].beside(".log").mkdir(parents=True)
+    runner = MatrixRunner(first, jobs=1, watch=lambda statuses: None)
+    assert runner.run() == 1
+    assert [status.state for status in runner.statuses] == ["failed", "done"]
+    assert runner.statuses[0].message.startswith("cannot be started: ")
+    lock = try_lock(first[0])
+    assert lock is not None
+    os.close(lock)
+
+
 def test_asked_to_stop_the_cells_are_asked_and_nothing_new_starts(
     cells: list[Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
