@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from afa_llm.config_section import Section
+from afa_llm.config_section import MOST, Section
 
 LEAST_TOKENS = 8
 """A shorter prompt holds no review."""
@@ -68,7 +68,10 @@ class Source(Section):
     )
     spurious: Spurious | None = Field(None, description="a shortcut put into the reviews; none: they stay as they are")
     max_samples: int | None = Field(
-        None, ge=1, description="use this many rows, drawn evenly by seed (whole pairs, at most so many); none: all"
+        None,
+        ge=1,
+        le=MOST,
+        description="use this many rows, drawn evenly by seed (whole pairs, at most so many); none: all",
     )
 
     @field_validator("part")
@@ -101,11 +104,13 @@ class Data(Section):
         default={"negative": (0, "negative", "neg"), "positive": (1, "positive", "pos")},
         description="label name -> raw values that mean it; the order is the order of classes",
     )
-    max_tokens: int = Field(512, ge=LEAST_TOKENS, description="longest prompt, in tokens of the model")
+    max_tokens: int = Field(512, ge=LEAST_TOKENS, le=MOST, description="longest prompt, in tokens of the model")
     too_long: Literal["quarantine", "truncate"] = Field(
         "quarantine", description="what happens to a longer review: set aside, or its last words cut"
     )
-    max_bad_rows: int | None = Field(None, ge=0, description="stop when more rows than this are bad; none: 10 percent")
+    max_bad_rows: int | None = Field(
+        None, ge=0, le=MOST, description="stop when more rows than this are bad; none: 10 percent"
+    )
     duplicates_across: Literal["warn", "error", "ignore"] = Field(
         "warn", description="reviews of an evaluation set that stand in the training set too"
     )
@@ -123,13 +128,18 @@ class Prompts(Section):
         "auto", description="dress the prompt in the tokenizer's chat template; auto: where it has one"
     )
     demonstrations: int = Field(
-        0, ge=0, description="answered training reviews before each review (few-shot), drawn by seed, labels balanced"
+        0,
+        ge=0,
+        le=MOST,
+        description="answered training reviews before each review (few-shot), drawn by seed, labels balanced",
     )
-    demonstration_words: int = Field(60, ge=1, description="longest review that is drawn as a demonstration, in words")
+    demonstration_words: int = Field(
+        60, ge=1, le=MOST, description="longest review that is drawn as a demonstration, in words"
+    )
 
 
 class Evaluation(Section):
-    batch_size: int = Field(64, ge=1, description="prompts of one forward pass")
+    batch_size: int = Field(64, ge=1, le=MOST, description="prompts of one forward pass")
     calibrations: tuple[Literal["none", "contextual", "domain", "batch"], ...] = Field(
         ("none", "contextual", "domain", "batch"), min_length=1, description="ways to score the answers"
     )
@@ -138,7 +148,7 @@ class Evaluation(Section):
     )
     bootstrap_samples: int = Field(2000, ge=100, le=1_000_000, description="resamples of the paired bootstrap")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of all intervals")
-    focus_samples: int = Field(200, ge=0, description="reviews of each data set for focus quality; 0: none")
+    focus_samples: int = Field(200, ge=0, le=MOST, description="reviews of each data set for focus quality; 0: none")
     focus_fractions: tuple[float, ...] = Field(
         (0.01, 0.05, 0.1, 0.2, 0.5), min_length=1, description="shares of words removed; focus_samples=0 measures none"
     )
@@ -155,6 +165,6 @@ class Evaluation(Section):
         None, description="text file with an opinion word a line: decisive words of reviews without a rationale"
     )
     leave_one_out_samples: int = Field(
-        50, ge=0, description="reviews of each data set whose words are hidden one by one; 0: none"
+        50, ge=0, le=MOST, description="reviews of each data set whose words are hidden one by one; 0: none"
     )
-    leave_one_out_words: int = Field(60, ge=2, description="longer reviews are not hidden word by word")
+    leave_one_out_words: int = Field(60, ge=2, le=MOST, description="longer reviews are not hidden word by word")

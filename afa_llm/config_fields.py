@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from afa_llm.config import Config
+from afa_llm.config_section import MOST
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _limits(field: FieldInfo) -> str:
         f"{word} {value}{' entry' if name == 'min_length' else ''}"
         for rule in field.metadata
         for name, word in names.items()
-        if (value := getattr(rule, name, None)) is not None
+        if (value := getattr(rule, name, None)) not in (None, MOST)  # told where something is beyond it
     ]
     pattern = next((rule.pattern for rule in field.metadata if getattr(rule, "pattern", None)), None)
     return " " + " and ".join([*found, *([f"of the form {pattern}"] if pattern else [])]) if found or pattern else ""

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from afa_llm.config_fields import ROOT, Place, sections
+from afa_llm.config_section import MOST
 
 SHOWN = 80  # characters of a value that a message repeats
 
@@ -83,7 +84,9 @@ def _wanted(place: Place, problem: Mapping[str, Any]) -> str:
     """What a setting should be: by its type, or by a check of its own, whose message says it."""
     if problem["type"] == "value_error":
         return str(problem["msg"]).removeprefix("Value error, ")
-    return place.wanted + (" (and finite)" if problem["type"] == "finite_number" else "")
+    beyond = problem["type"] == "less_than_equal" and problem["ctx"]["le"] == MOST
+    extra = " (and finite)" if problem["type"] == "finite_number" else f" (and at most {MOST})" if beyond else ""
+    return place.wanted + extra
 
 
 def _wrong(name: str, place: Place, value: Any, wanted: str) -> str:

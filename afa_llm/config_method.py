@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from afa_llm.config_section import Section
+from afa_llm.config_section import MOST, Section
 
 
 class Attention(Section):
@@ -21,10 +21,15 @@ class Infill(Section):
     """masking.view=infill only: how words are found that stand in for hidden ones."""
 
     candidates: int = Field(
-        4, ge=1, description="proposals for each gap, one chosen by how well the text goes on; 1: the first one stands"
+        4,
+        ge=1,
+        le=MOST,
+        description="proposals for each gap, one chosen by how well the text goes on; 1: the first one stands",
     )
     temperature: float = Field(1.0, gt=0, description="of the proposals; no top-p, no top-k")
-    lookahead: int = Field(16, ge=1, description="tokens after a gap that judge the proposals, up to the next gap")
+    lookahead: int = Field(
+        16, ge=1, le=MOST, description="tokens after a gap that judge the proposals, up to the next gap"
+    )
 
 
 class Masking(Section):
@@ -32,7 +37,7 @@ class Masking(Section):
         "attended", description="which words the policy prefers to hide; random ignores the focus (a control)"
     )
     rate: float = Field(0.2, gt=0, lt=1, description="share of a review's words that one mask hides (rounded up)")
-    masks_per_review: int = Field(4, ge=1, description="masks drawn for each review in a round (K)")
+    masks_per_review: int = Field(4, ge=1, le=MOST, description="masks drawn for each review in a round (K)")
     temperature: float = Field(1.0, gt=0, description="scores are ± log focus / temperature")
     view: Literal["block", "replace", "delete", "infill"] = Field(
         "block",
@@ -57,11 +62,13 @@ class Adversary(Section):
     width: int = Field(64, ge=1, le=65536, description="hidden units")
     learning_rate: float = Field(1e-3, gt=0, le=1e6, description="step size of its AdamW")
     weight_decay: float = Field(0.01, ge=0, description="decay of its AdamW")
-    steps_per_round: int = Field(2, ge=0, description="its updates in each round")
+    steps_per_round: int = Field(2, ge=0, le=MOST, description="its updates in each round")
     spectral_norm: bool = Field(True, description="bound the Lipschitz constant of its layers")
     r1: float = Field(0.0, ge=0, description="weight of the gradient penalty on its input")
-    replay: int = Field(4, ge=0, description="older rounds whose views are kept for its updates")
-    warmup_rounds: int = Field(8, ge=0, description="rounds in which it learns while the policy gets no feedback")
+    replay: int = Field(4, ge=0, le=MOST, description="older rounds whose views are kept for its updates")
+    warmup_rounds: int = Field(
+        8, ge=0, le=MOST, description="rounds in which it learns while the policy gets no feedback"
+    )
     auroc_high: float = Field(0.98, gt=0.5, le=1, description="alarm above this held-out AUROC: reward saturates")
     auroc_low: float = Field(0.52, ge=0, lt=1, description="alarm below this held-out AUROC: reward is noise")
 
@@ -107,7 +114,9 @@ class Objective(Section):
         ge=0,
         description="γ of the rival: attention towards words that made answers right (method/self_supervision.py)",
     )
-    self_supervised_rounds: int = Field(5, ge=1, description="words of a review that the rival mines, one a round")
+    self_supervised_rounds: int = Field(
+        5, ge=1, le=MOST, description="words of a review that the rival mines, one a round"
+    )
     self_supervised_entropy: float = Field(
         3.0, gt=0, description="the rival takes a word where the entropy of the focus is under this, in nats"
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from afa_llm.config_section import Section
+from afa_llm.config_section import MOST, Section
 
 POCKET = "builtin:pocket"
 
@@ -59,10 +59,10 @@ class Lora(Section):
 
 
 class Training(Section):
-    epochs: float = Field(1.0, gt=0, description="passes over the training reviews")
-    max_steps: int | None = Field(None, ge=1, description="optimizer steps; none: by epochs")
-    reviews_per_step: int = Field(32, ge=1, description="reviews in one optimizer step, over all ranks")
-    micro_batch_size: int = Field(32, ge=1, description="reviews of one forward pass on one rank")
+    epochs: float = Field(1.0, gt=0, le=MOST, description="passes over the training reviews")
+    max_steps: int | None = Field(None, ge=1, le=MOST, description="optimizer steps; none: by epochs")
+    reviews_per_step: int = Field(32, ge=1, le=MOST, description="reviews in one optimizer step, over all ranks")
+    micro_batch_size: int = Field(32, ge=1, le=MOST, description="reviews of one forward pass on one rank")
     learning_rate: float = Field(5e-4, gt=0, le=1e6, description="peak step size of AdamW")
     weight_decay: float = Field(0.0, ge=0, description="decay of AdamW on adapter matrices")
     betas: tuple[float, float] = Field((0.9, 0.95), description="moment decay rates of AdamW")
@@ -72,21 +72,24 @@ class Training(Section):
     engine: Literal["plain", "deepspeed"] = Field("plain", description="one process, or DeepSpeed under its launcher")
     zero_stage: Literal[0, 1, 2, 3] = Field(0, description="deepspeed only: what is sharded over ranks")
     deepspeed_file: str | None = Field(None, description="deepspeed only: JSON merged under our settings")
-    checkpoint_every: int = Field(100, ge=0, description="steps between checkpoints; 0: only at the end")
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept, beside the best")
+    checkpoint_every: int = Field(100, ge=0, le=MOST, description="steps between checkpoints; 0: only at the end")
+    keep_checkpoints: int = Field(2, ge=1, le=MOST, description="newest checkpoints kept, beside the best")
     validate_every: int = Field(
-        0, ge=0, description="steps between losses on data.validation; 0: only at the end. The best is kept"
+        0, ge=0, le=MOST, description="steps between losses on data.validation; 0: only at the end. The best is kept"
     )
     adapter: Literal["last", "best"] = Field(
         "last", description="which weights are the result: of the last step, or of the best validation loss"
     )
-    log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
-    max_skipped_steps: int = Field(5, ge=0, description="non-finite steps in a row before the run stops")
+    log_every: int = Field(1, ge=1, le=MOST, description="steps between lines of metrics.jsonl")
+    max_skipped_steps: int = Field(5, ge=0, le=MOST, description="non-finite steps in a row before the run stops")
     timeout_minutes: float = Field(
-        30.0, gt=0, description="longest time in which no rank moves before the job ends, naming who is behind"
+        30.0,
+        gt=0,
+        le=1_000_000,
+        description="longest time in which no rank moves before the job ends, naming who is behind",
     )
     silence_seconds: float = Field(
-        60.0, ge=5, description="a rank not heard of for this long (dead, stopped, cut off) ends the job"
+        60.0, ge=5, le=1_000_000, description="a rank not heard of for this long (dead, stopped, cut off) ends the job"
     )
 
 
@@ -105,7 +108,7 @@ class Rollouts(Section):
     serve: Literal["original", "dequantised"] = Field(
         "original", description="base in servers of ours: model.path itself, or the 4-bit weights of training unpacked"
     )
-    replicas: int = Field(1, ge=1, description="servers of ours on each node that has one")
+    replicas: int = Field(1, ge=1, le=1024, description="servers of ours on each node that has one")
     one_per_node: bool = Field(False, description="servers of ours on every node, or on that of rank 0 alone")
     devices: tuple[str, ...] = Field((), description="CUDA_VISIBLE_DEVICES of each of the replicas; empty: inherited")
     server_arguments: tuple[str, ...] = Field(
@@ -122,18 +125,26 @@ class Rollouts(Section):
         None, description="where engines at addresses can read adapters; none: in the run's folder"
     )
     prompts_per_request: int = Field(64, ge=1, le=1024, description="prompts that one request asks")
-    requests_at_once: int = Field(4, ge=1, description="requests that are open at each engine")
-    start_seconds: float = Field(900.0, gt=0, description="longest time in which a server of ours must answer")
-    request_seconds: float = Field(
-        120.0, gt=0, description="longest time of one request; a slower engine counts as hung"
+    requests_at_once: int = Field(4, ge=1, le=1024, description="requests that are open at each engine")
+    start_seconds: float = Field(
+        900.0, gt=0, le=1_000_000, description="longest time in which a server of ours must answer"
     )
-    retries: int = Field(3, ge=0, description="further tries of one request")
-    restarts: int = Field(2, ge=0, description="times that each server of ours is started again")
-    sync_every: int = Field(1, ge=1, description="optimizer steps between two versions of the adapter in the engine")
-    staleness: int = Field(0, ge=0, description="steps by which an answering adapter may be older; 0: never older")
+    request_seconds: float = Field(
+        120.0, gt=0, le=1_000_000, description="longest time of one request; a slower engine counts as hung"
+    )
+    retries: int = Field(3, ge=0, le=MOST, description="further tries of one request")
+    restarts: int = Field(2, ge=0, le=MOST, description="times that each server of ours is started again")
+    sync_every: int = Field(
+        1, ge=1, le=MOST, description="optimizer steps between two versions of the adapter in the engine"
+    )
+    staleness: int = Field(
+        0, ge=0, le=MOST, description="steps by which an answering adapter may be older; 0: never older"
+    )
     overlap: bool = Field(
         True, description="the engine answers while the trainer reads views; the numbers are the same"
     )
-    probe_prompts: int = Field(16, ge=1, description="prompts answered on both sides after each sync, as a proof")
+    probe_prompts: int = Field(
+        16, ge=1, le=MOST, description="prompts answered on both sides after each sync, as a proof"
+    )
     probe_warn: float = Field(0.005, ge=0, description="mean |Δp| of the two sides from which to warn")
     probe_fail: float = Field(0.01, gt=0, description="mean |Δp| of the two sides from which to end the run")

@@ -25,6 +25,7 @@ Every cell is an ordinary run in output_dir/name/<data set>/<arm>/seed<k>/ and c
 stopped, the same command goes on: finished cells stay, begun ones resume from their checkpoint. A failed cell does not
 stop the others. At the end output_dir/name/ holds report.html, benchmark.json, and tables/ as CSV and LaTeX."""
 
+MOST_JOBS = 1024
 EPILOG = """examples:
   afa benchmark configs/benchmark_pocket.yaml --dry-run
   afa benchmark configs/benchmark_arms.yaml --only 'planted/*'
@@ -61,6 +62,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _jobs(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1 up")
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_JOBS or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}: a whole number from 1 to {MOST_JOBS}")
     return int(text)

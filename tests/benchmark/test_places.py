@@ -9,6 +9,7 @@ import pytest
 from test_loading import GOOD
 
 from afa_llm.benchmark import command
+from afa_llm.cli_options import build_parser
 from afa_llm.errors import AfaError
 
 
@@ -75,3 +76,11 @@ def test_a_launcher_that_starts_nothing(config: Path, launcher: str, message: st
     for how in ({"dry_run": True}, {}):
         with pytest.raises(AfaError, match=f"--launcher .*{message}"):
             command.run(options(config, launcher=launcher, **how))
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "x", "1025", "1" + "0" * 22, "1" * 5000])
+def test_jobs_are_a_number_of_slots(jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        build_parser().parse_args(["benchmark", "b.yaml", f"--jobs={jobs}"])
+    assert "a whole number from 1 to 1024" in capsys.readouterr().err
+    assert build_parser().parse_args(["benchmark", "b.yaml", "--jobs=1024"]).jobs == 1024

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from afa_llm.config import Config
+from afa_llm.config_fields import Place, sections
 from afa_llm.config_loading import dump_config, explain_settings, load_config, read_yaml, resolve_builtin
 from afa_llm.errors import AfaError
 
@@ -267,3 +268,22 @@ def test_a_home_in_output_dir_is_the_users(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("HOME", "/home/somebody")
     assert load_config(None, ["run.output_dir=~/runs"]).run.output_dir == "/home/somebody/runs"
     assert load_config(None, ["run.output_dir=runs/~x"]).run.output_dir == "runs/~x"
+
+
+def test_every_whole_number_has_a_bound_that_the_parts_can_hold() -> None:
+    """10**22 fits no tensor, queue or clock; the defaults and common values are far below."""
+    sections_of = {name: place.section or place.optional_section for name, place in sections()}
+    counts = [
+        f"{section}.{name}"
+        for section, kind in sections_of.items()
+        for name, field in (kind.model_fields if kind else {}).items()
+        if int in Place(field.annotation, field).choices
+    ]
+    assert len(counts) > 35 and "adversary.replay" in counts and "prompts.demonstrations" in counts
+    for name in [*counts, "training.epochs", "training.timeout_minutes", "rollouts.request_seconds"]:
+        override = f"{name}={10**22}"
+        found = message(override)
+        assert found.startswith(f"{name} = {10**22}") and ("at most" in found or name == "run.seed"), found
+    found = message("data.train.max_samples=1000000001")
+    assert "should be a whole number of at least 1, or null (and at most 1000000000) (it is: " in found
+    assert load_config(None, ["training.max_steps=1000000000"]).training.max_steps == 10**9
