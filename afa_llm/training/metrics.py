@@ -74,6 +74,13 @@ class MetricsLog:
             self.board.add_scalar(name, value, step)
         self._show(step, values)
 
+    def amend(self, step: int, values: dict[str, float]) -> None:
+        """The line of the last step anew, with what came late."""
+        self.file.close()
+        self._keep_until(step - 1)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.write(step, values)
+
     def close(self) -> None:
         self.file.flush()
         os.fsync(self.file.fileno())

@@ -8,7 +8,8 @@ versions hold the random state of every rank; it is left unread.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,26 @@ def _restore_adversary(checkpoint: Checkpoint, adversarial_round: AdversarialRou
     if shares:
         replay = {name: torch.cat([share[name] for share in shares]) for name in replay}
     adversary.load_state_dict(checkpoint.adversary | {"replay": replay})
+
+
+def undoing(adversarial_round: AdversarialRound) -> Callable[[], None]:
+    """What takes a round back that is given up before the optimizer steps: what it has moved by then is the adversary
+    with its replay, the window of held-out detections, and the count of tokens.
+
+    Only rounds that wait for a generator are given up after the adversary has learned; else it needs no copy.
+    """
+    feedback, tokens = adversarial_round.feedback, adversarial_round.decoder.tokens
+    adversary = feedback.adversary if adversarial_round.looker.generator is not None else None
+    held_out, forward, backward = list(feedback.held_out), tokens.forward, tokens.backward
+    before = adversary.state_dict() if adversary else {}
+    replay = before.pop("replay", {})  # never changed in place, and the largest part
+    before = copy.deepcopy(before)
+
+    def undo() -> None:
+        if adversary:
+            adversary.load_state_dict(before | {"replay": replay})
+        feedback.held_out.clear()
+        feedback.held_out.extend(held_out)
+        tokens.forward, tokens.backward = forward, backward
+
+    return undo

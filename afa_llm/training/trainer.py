@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from afa_llm.config import Config
 from afa_llm.config_running import Training as Settings
 from afa_llm.data.batching import collate, plan_epoch, share
-from afa_llm.errors import AfaError
+from afa_llm.errors import AfaError, StoppedError
 from afa_llm.method.detection_scores import alarms
 from afa_llm.models.adapters import save_adapter
 from afa_llm.models.pass_tokens import PassTokens, pass_weights
@@ -27,8 +28,8 @@ from afa_llm.training.checkpoint import checkpoint_of_step, newest_checkpoint
 from afa_llm.training.distributed import World
 from afa_llm.training.dropout_noise import seed_dropout
 from afa_llm.training.engine import Engine
-from afa_llm.training.metrics import MetricsLog, logged_at, peak_memory_gib
-from afa_llm.training.run_state import restore_run, save_run
+from afa_llm.training.metrics import Means, MetricsLog, logged_at, peak_memory_gib
+from afa_llm.training.run_state import restore_run, save_run, undoing
 from afa_llm.training.schedules import warmed_up
 
 
@@ -96,15 +97,19 @@ class Trainer:
         self.skips = Skips()
         self.last_metrics: dict[str, float] = {}
         self.tokens = PassTokens()
+        self.validation: float | None = None  # the loss after the newest step, where one was due
+        self.unvalidated = False  # one was due there, and a stop left it unfinished
         self.resumed_from: int | None = None
         self._plan: tuple[int, list[list[int]]] = (-1, [])
 
     def run(self) -> TrainingSummary:
         """Train to the end. Raises AfaError after too many non-finite steps in a row (a checkpoint comes first), and
-        StoppedError after a signal to any rank (a checkpoint comes first)."""
+        StoppedError after a signal to any rank (a checkpoint comes first), both on all ranks."""
         started, done = time.monotonic(), self.resume()
         log = MetricsLog(self.folder, self.total_steps, done) if self.world.leads else None
         self.round.decoder.model.train()
+        if self.unvalidated:
+            self._validate_late(done, log)
         for step in range(done, self.total_steps):
             self._step(step, log)
             self._keep(step + 1)
@@ -118,17 +123,15 @@ class Trainer:
         settings, began = self.config.training, time.monotonic()
         self.world.pulse.at("training", step + 1)
         seed_dropout(self.config.run.seed, step, self.world.rank)
-        delivered = self._deliver(step)
-        done = step / self.total_steps
-        means = self.round.play(self.batches(step), epoch=step // self.steps_per_epoch, step=step, progress=done)
-        for name, value in delivered.items():
-            means.put(name, value)
+        means = self._play(step)
         rate = warmed_up(settings.learning_rate, settings.warmup_share, settings.schedule, step, self.total_steps)
         outcome = self.engine.step(rate)
         self.skips = self.skips.after(outcome.applied)
-        if self.validate and self._is_due(settings.validate_every, step + 1):
-            means.put("validation_loss", self._validation(self.validate))
-        if (step + 1) % settings.log_every == 0 or step + 1 == self.total_steps or "validation_loss" in means.sums:
+        self._validate(due=self._is_due(settings.validate_every, step + 1))
+        if self.validation is not None:
+            means.put("validation_loss", self.validation)
+        begun = self.validation is not None or self.unvalidated  # a late loss needs a line to stand in, too
+        if (step + 1) % settings.log_every == 0 or step + 1 == self.total_steps or begun:
             values = means.over_ranks(self.world)
             values |= {"learning_rate": rate, "grad_norm": outcome.grad_norm, "skipped_steps": float(self.skips.total)}
             values |= {"epoch": (step + 1) / self.steps_per_epoch, "step_seconds": time.monotonic() - began}
@@ -137,6 +140,25 @@ class Trainer:
             if log:
                 log.write(step + 1, values)
 
+    def _play(self, step: int) -> Means:
+        """The round after `step` steps, and what to log of it.
+
+        Raises StoppedError where a stop was asked for while an engine was waited for. Whoever waits tells all ranks in
+        place of the answers (`ServerGenerator`), so all give the round up at the same place. No weight has moved since
+        the step before: a checkpoint of that step comes first.
+        """
+        undo = undoing(self.round)
+        try:
+            delivered = self._deliver(step)
+            done = step / self.total_steps
+            means = self.round.play(self.batches(step), epoch=step // self.steps_per_epoch, step=step, progress=done)
+        except StoppedError:
+            undo()
+            self._stop(step, self.save(step))
+        for name, value in delivered.items():
+            means.put(name, value)
+        return means
+
     def _deliver(self, step: int) -> dict[str, float]:
         """The adapter after `step` steps is version `step`; in the engines before the round that asks for it."""
         if self.deliver is None or (self.delivered >= 0 and step < self.delivered + self.config.rollouts.sync_every):
@@ -144,43 +166,68 @@ class Trainer:
         self.delivered = step
         return self.deliver(step)
 
-    def _validation(self, validate: Callable[[], float]) -> float:
-        """The loss, without its passes among the training's."""
+    def _validate(self, *, due: bool) -> None:
+        """The loss on the validation reviews, where it is due, without its passes among the training's.
+
+        A stop that is asked for meanwhile leaves it unfinished on all ranks: whoever heard of it tells the others in
+        place of its answers (`shared`). The step itself is done, so the stop waits for `_keep`, which saves it; the
+        resumed run validates before it goes on.
+        """
+        self.validation, self.unvalidated = None, False
+        if self.validate is None or not due:
+            return
         self.round.decoder.tokens = PassTokens()
-        loss = validate()
-        self.round.decoder.tokens = self.tokens
-        return loss
+        try:
+            self.validation = self.validate()
+        except StoppedError:
+            self.unvalidated = True
+        finally:
+            self.round.decoder.tokens = self.tokens
+
+    def _validate_late(self, step: int, log: MetricsLog | None) -> None:
+        """What a stop left unfinished after `step`: the run goes on as if it had not been there."""
+        self._validate(due=True)
+        if self.validation is not None:
+            self.last_metrics |= {"validation_loss": self.validation}
+            if log:
+                log.amend(step, self.last_metrics)
+        self._keep(step)
 
     def _keep(self, step: int) -> None:
         """Checkpoints where they are due, and whatever ends training early. The same decisions on every rank."""
         settings = self.config.training
         stopping = self.world.any(self.world.stop.requested)
         failing = self.skips.in_a_row > settings.max_skipped_steps
-        best = self._is_best(step)
-        if not (stopping or failing or best or self._is_due(settings.checkpoint_every, step)):
+        best = self._new_best()
+        if not (stopping or failing or best is not None or self._is_due(settings.checkpoint_every, step)):
             return
         path = self.save(step)
-        if best and self.world.leads:
-            mark_best(self.checkpoints, step, self.last_metrics["validation_loss"])
+        if best is not None and self.world.leads:
+            mark_best(self.checkpoints, step, best)
         if failing:
             raise AfaError(
                 f"training: {self.skips.in_a_row} steps in a row had a non-finite gradient, the last is step {step}; "
                 f"checkpoint {path}. Lower training.learning_rate ({settings.learning_rate}) or set model.dtype=float32"
             )
         if stopping:
-            reasons = self.world.gather(self.world.stop.reason)
-            self.world.stop.ask(next(filter(None, reasons)))
-            raise self.world.stop.error(f"after step {step} of {self.total_steps}, saved in {path}")
+            self._stop(step, path)
+
+    def _stop(self, step: int, path: Path) -> NoReturn:
+        """Every rank calls it, with the checkpoint that was saved."""
+        reasons = self.world.gather(self.world.stop.reason)
+        self.world.stop.ask(next(filter(None, reasons), ""))
+        raise self.world.stop.error(f"after step {step} of {self.total_steps}, saved in {path}") from None
 
     def _is_due(self, every: int, step: int) -> bool:
         """Every so many steps, and at the end."""
         return step == self.total_steps or (every > 0 and step % every == 0)
 
-    def _is_best(self, step: int) -> bool:
-        if not self.validate or not self._is_due(self.config.training.validate_every, step):
-            return False
+    def _new_best(self) -> float | None:
+        """The validation loss after this step where it is the best so far; an unfinished validation has none."""
+        if self.validation is None:
+            return None
         before = self.world.from_leader(best_step(self.checkpoints))
-        return is_better(self.last_metrics["validation_loss"], before)
+        return self.validation if is_better(self.validation, before) else None
 
     def batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of a step."""
@@ -215,6 +262,7 @@ class Trainer:
                 "reviews": self.reviews,
                 "skipped": self.skips.total,
                 "skipped_in_a_row": self.skips.in_a_row,
+                "unvalidated": self.unvalidated,
                 "forward_tokens": forward,
                 "backward_tokens": backward,
             },
@@ -260,6 +308,7 @@ class Trainer:
         if self.world.leads:  # the others start from 0: the sum over ranks is what was saved
             self.tokens.forward = int(checkpoint.state.get("forward_tokens", 0))
             self.tokens.backward = int(checkpoint.state.get("backward_tokens", 0))
+        self.unvalidated = self.validate is not None and bool(checkpoint.state.get("unvalidated", False))
         self.last_metrics = self.world.from_leader(logged_at(self.folder, done) if self.world.leads else None)
         if self.validate and self.world.leads:  # it may have been the best when the run was killed, or be the best left
             mark_best(self.checkpoints, done, self.last_metrics.get("validation_loss", math.nan))

@@ -105,6 +105,29 @@ def test_a_signal_while_measuring(
 
 
 @pytest.mark.slow
+def test_a_signal_during_validation(start_job: Callable, afa: Callable, tiny_model: Path, tmp_path: Path) -> None:
+    """Seconds of validation after each step: the step is saved, and the resumed run has every loss."""
+    many = "data.validation={path: 'builtin:planted', split: validation, max_samples: 300}"
+    slow = [many, "training.validate_every=1", "evaluation.batch_size=1", "training.max_steps=4"]
+    settings = [f"model.path={tiny_model}", *SMALL, *DEEPSPEED, *slow, "training.checkpoint_every=0", "run.name=one"]
+    job, folder = start_job("train", *settings, ranks=2), tmp_path / "runs" / "one"
+    at_step(job, folder, 1)
+    time.sleep(1.5)  # a step takes a third of that
+    ranks = job.ranks()
+    ranks[1].send_signal(signal.SIGTERM)
+    assert job.ends(SPARE_SECONDS) == 75, job.text()
+    assert none_left(ranks)
+    stopped = metrics(folder)[-1]
+    assert "validation_loss" not in stopped
+    assert f"stopped by SIGTERM after step {stopped['step']} of 4, saved in " in job.text()
+    assert newest(folder) == stopped["step"] and "Traceback" not in job.text()
+    again = afa("train", *settings, "run.resume=true", ranks=2)
+    assert again.returncode == 0, again.stderr
+    assert [row["step"] for row in metrics(folder)] == [1, 2, 3, 4]
+    assert all(0 < row["validation_loss"] < 5 for row in metrics(folder))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_rank_is_named_and_the_run_goes_on(
     start_job: Callable, afa: Callable, tiny_model: Path, tmp_path: Path, victim: int

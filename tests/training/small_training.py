@@ -15,7 +15,7 @@ from afa_llm.training.distributed import World
 from afa_llm.training.trainer import Trainer
 
 
-def small_trainer(tiny_model: Path, folder: Path, *overrides: str) -> Trainer:
+def small_trainer(tiny_model: Path, folder: Path, *overrides: str, world: World | None = None) -> Trainer:
     """Plain engine, float32, dropout, an adversary with a replay store."""
     config = load_config(
         None,
@@ -35,7 +35,7 @@ def small_trainer(tiny_model: Path, folder: Path, *overrides: str) -> Trainer:
             *overrides,
         ],
     )
-    world = World(0, 1, torch.device("cpu"))
+    world = world or World(0, 1, torch.device("cpu"))
     material = prepare(config)
     decoder = assembly.build_decoder(config, material, world.device)
     engine = assembly.build_engine(config, decoder, world)
