@@ -32,7 +32,7 @@ from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.rollouts.generator import Generator, TransformersGenerator
 from afa_llm.rollouts.vllm_server import BaseGenerator
 from afa_llm.training.distributed import World
-from afa_llm.training.trainer import TrainingSummary
+from afa_llm.training.training_summary import TrainingSummary
 
 
 @dataclass

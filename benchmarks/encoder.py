@@ -52,7 +52,7 @@ from afa_llm.training.feedback import Feedback
 from afa_llm.training.looking import Looker
 from afa_llm.training.masker import Masker
 from afa_llm.training.schedules import warmed_up
-from afa_llm.training.trainer import planned_steps
+from afa_llm.training.step_batches import planned_steps
 
 ANSWERS = AnswerWords(("negative", "positive"), ((0,), (1,)))
 BASE = (

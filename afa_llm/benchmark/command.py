@@ -26,7 +26,7 @@ from afa_llm.errors import AfaError
 from afa_llm.material import basis, prepare
 from afa_llm.run_folder import changed_settings
 from afa_llm.training.durable_files import lock_file
-from afa_llm.training.trainer import planned_steps
+from afa_llm.training.step_batches import planned_steps
 
 
 @dataclass(frozen=True)

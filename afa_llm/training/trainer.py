@@ -6,22 +6,18 @@ continues as if it had never stopped.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from afa_llm.config import Config
-from afa_llm.config_running import Training as Settings
-from afa_llm.data.batching import collate, plan_epoch, share
 from afa_llm.errors import AfaError, StoppedError
 from afa_llm.method.detection_scores import alarms
 from afa_llm.models.adapters import save_adapter
 from afa_llm.models.pass_tokens import PassTokens, pass_weights
-from afa_llm.records import Batch, Prompt
+from afa_llm.records import Prompt
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.best_validation import best_step, is_better, mark_best
 from afa_llm.training.checkpoint import checkpoint_of_step, newest_checkpoint
@@ -31,40 +27,8 @@ from afa_llm.training.engine import Engine
 from afa_llm.training.metrics import Means, MetricsLog, logged_at, peak_memory_gib
 from afa_llm.training.run_state import restore_run, save_run, undoing
 from afa_llm.training.schedules import warmed_up
-
-
-@dataclass(frozen=True)
-class TrainingSummary:
-    """What a run of training did. `alarms` are those of the adversary's guards at the end.
-
-    `adapter_step`: after which step the weights stood that are the result.
-
-    `forward_tokens`, `backward_tokens`: that went through the decoder in training, over all ranks and since step 0,
-    validation left out. `flops`: from them, by the formula in models/pass_tokens.py.
-    """
-
-    steps: int
-    adapter_step: int
-    reviews: int
-    seconds: float
-    skipped_steps: int
-    resumed_from: int
-    last_metrics: dict[str, float]
-    alarms: tuple[str, ...]
-    forward_tokens: int
-    backward_tokens: int
-    flops: float
-
-
-@dataclass(frozen=True)
-class Skips:
-    """Steps that were not taken because a gradient was not finite."""
-
-    total: int = 0
-    in_a_row: int = 0
-
-    def after(self, applied: bool) -> Skips:
-        return Skips(self.total + (not applied), 0 if applied else self.in_a_row + 1)
+from afa_llm.training.step_batches import StepBatches
+from afa_llm.training.training_summary import Skips, TrainingSummary
 
 
 class Trainer:
@@ -89,10 +53,8 @@ class Trainer:
         self.round, self.prompts, self.folder = adversarial_round, prompts, folder
         self.validate, self.deliver = validate, deliver
         self.delivered = -1
-        self.lengths = [len(prompt.token_ids) for prompt in prompts]
-        self.reviews = _digest(prompts)
-        self.steps_per_epoch = math.ceil(len(prompts) / config.training.reviews_per_step)
-        self.total_steps = planned_steps(config.training, len(prompts))
+        self.batches = StepBatches(config, world, prompts, adversarial_round.decoder.pad_token_id)
+        self.total_steps = self.batches.total
         self.checkpoints = folder / "checkpoints"
         self.skips = Skips()
         self.last_metrics: dict[str, float] = {}
@@ -100,7 +62,6 @@ class Trainer:
         self.validation: float | None = None  # the loss after the newest step, where one was due
         self.unvalidated = False  # one was due there, and a stop left it unfinished
         self.resumed_from: int | None = None
-        self._plan: tuple[int, list[list[int]]] = (-1, [])
 
     def run(self) -> TrainingSummary:
         """Train to the end. Raises AfaError after too many non-finite steps in a row (a checkpoint comes first), and
@@ -134,7 +95,7 @@ class Trainer:
         if (step + 1) % settings.log_every == 0 or step + 1 == self.total_steps or begun:
             values = means.over_ranks(self.world)
             values |= {"learning_rate": rate, "grad_norm": outcome.grad_norm, "skipped_steps": float(self.skips.total)}
-            values |= {"epoch": (step + 1) / self.steps_per_epoch, "step_seconds": time.monotonic() - began}
+            values |= {"epoch": (step + 1) / self.batches.per_epoch, "step_seconds": time.monotonic() - began}
             values["peak_memory_gib"] = self.world.largest(peak_memory_gib(self.world.device))
             self.last_metrics = values
             if log:
@@ -150,8 +111,8 @@ class Trainer:
         undo = undoing(self.round)
         try:
             delivered = self._deliver(step)
-            done = step / self.total_steps
-            means = self.round.play(self.batches(step), epoch=step // self.steps_per_epoch, step=step, progress=done)
+            batches, epoch = self.batches.of_step(step), step // self.batches.per_epoch
+            means = self.round.play(batches, epoch=epoch, step=step, progress=step / self.total_steps)
         except StoppedError:
             undo()
             self._stop(step, self.save(step))
@@ -229,26 +190,6 @@ class Trainer:
         before = self.world.from_leader(best_step(self.checkpoints))
         return self.validation if is_better(self.validation, before) else None
 
-    def batches(self, step: int) -> list[Batch]:
-        """This rank's micro-batches of a step."""
-        settings = self.config.training
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if self._plan[0] != epoch:
-            plan = plan_epoch(self.lengths, settings.reviews_per_step, seed=self.config.run.seed, epoch=epoch)
-            self._plan = (epoch, plan)
-        shares = share(
-            self._plan[1][place],
-            self.lengths,
-            world_size=self.world.size,
-            rank=self.world.rank,
-            micro_batch_size=settings.micro_batch_size,
-        )
-        pad = self.round.decoder.pad_token_id
-        return [
-            collate([self.prompts[i] for i, _ in rows], pad, weights=[w for _, w in rows], device=self.world.device)
-            for rows in shares
-        ]
-
     def save(self, step: int) -> Path:
         """A checkpoint after `step` steps; every rank calls it."""
         forward, backward = self._all_tokens()
@@ -259,7 +200,7 @@ class Trainer:
             self.round,
             state={
                 "step": step,
-                "reviews": self.reviews,
+                "reviews": self.batches.digest,
                 "skipped": self.skips.total,
                 "skipped_in_a_row": self.skips.in_a_row,
                 "unvalidated": self.unvalidated,
@@ -298,7 +239,7 @@ class Trainer:
                 f"run.resume = true: {checkpoint.path} stands after {done} steps, and {self.total_steps} are planned; "
                 "set training.max_steps or training.epochs as they were, or choose another run.name"
             )
-        if checkpoint.state.get("reviews", self.reviews) != self.reviews:
+        if checkpoint.state.get("reviews", self.batches.digest) != self.batches.digest:
             raise AfaError(
                 f"run.resume = true: {checkpoint.path} was made with other training reviews or prompts than "
                 f"{self.config.data.train.path} gives now; bring them back as they were, or choose another run.name"
@@ -359,17 +300,3 @@ class Trainer:
             backward_tokens=backward,
             flops=pass_weights(self.round.decoder.model).flops(forward, backward),
         )
-
-
-def planned_steps(settings: Settings, reviews: int) -> int:
-    """Optimizer steps of a run: by epochs, at most max_steps, at least one."""
-    by_epochs = math.ceil(math.ceil(reviews / settings.reviews_per_step) * settings.epochs)
-    return max(1, min(by_epochs, settings.max_steps or by_epochs))
-
-
-def _digest(prompts: Sequence[Prompt]) -> str:
-    """What is trained on, and in which order it is numbered: a run that goes on must find the same."""
-    digest = hashlib.sha256()
-    for prompt in prompts:
-        digest.update(f"{prompt.example.example_id!r} {prompt.example.label} {prompt.token_ids}\n".encode())
-    return digest.hexdigest()

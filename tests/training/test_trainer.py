@@ -12,7 +12,7 @@ import torch
 from afa_llm.config_running import Training
 from afa_llm.training.distributed import World
 from afa_llm.training.metrics import Means, MetricsLog, logged_at
-from afa_llm.training.trainer import planned_steps
+from afa_llm.training.step_batches import planned_steps
 
 
 def test_planned_steps() -> None:
