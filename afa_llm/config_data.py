@@ -112,7 +112,7 @@ class Data(Section):
         None, ge=0, le=MOST, description="stop when more rows than this are bad; none: 10 percent"
     )
     duplicates_across: Literal["warn", "error", "ignore"] = Field(
-        "warn", description="reviews of an evaluation set that stand in the training set too"
+        "warn", description="reviews that stand in two of the training set, data.validation and an evaluation set"
     )
 
 

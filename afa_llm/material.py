@@ -10,7 +10,7 @@ from typing import Any
 from afa_llm.config import Config
 from afa_llm.config_data import Source
 from afa_llm.data.demonstrations import draw_demonstrations
-from afa_llm.data.duplicates import check_overlap
+from afa_llm.data.duplicates import check_sets
 from afa_llm.data.lexicons import read_lexicon
 from afa_llm.data.prompts import PromptBuilder, build_prompts
 from afa_llm.data.quarantine import Quarantine
@@ -78,18 +78,20 @@ def prepare(config: Config, *, training: bool = True) -> Material:
                 f"prompts.demonstrations = {config.prompts.demonstrations}: all {len(shown)} training reviews are "
                 "shown as demonstrations, none is left to train on; set fewer"
             )
-    validation_prompts = _validation_prompts(config, builders, quarantines) if training else []
+    validation, validation_prompts = _validation(config, builders, quarantines) if training else ([], [])
     evaluation, prompt_sets, focus_prompts = {}, {}, {}
     for source in config.data.evaluation:
         title = source.title
         evaluation[title], sets = _load(config, source, title, builders, quarantines)
         prompt_sets[title] = [_prompt_set(config, title, n, builders[n], sets[n]) for n in config.prompts.evaluation]
         focus_prompts[title] = sets[config.prompts.train][: config.evaluation.focus_samples]
-    notices = [
-        message
-        for title, examples in evaluation.items()
-        if (message := check_overlap(train_examples, examples, title=title, policy=config.data.duplicates_across))
-    ]
+    notices = check_sets(
+        train_examples,
+        validation,
+        evaluation,
+        validation_title=_validation_title(config),
+        policy=config.data.duplicates_across,
+    )
     material = Material(
         tokenizer,
         builders,
@@ -160,15 +162,19 @@ def _load(
     return examples, prompts
 
 
-def _validation_prompts(
+def _validation(
     config: Config, builders: Mapping[str, PromptBuilder], quarantines: dict[str, Quarantine]
-) -> list[Prompt]:
+) -> tuple[list[Example], list[Prompt]]:
     source = config.data.validation
     if source is None:
-        return []
+        return [], []
     name = config.prompts.train
-    _, sets = _load(config, source, f"validation: {source.title}", {name: builders[name]}, quarantines)
-    return sets[name]
+    examples, sets = _load(config, source, _validation_title(config), {name: builders[name]}, quarantines)
+    return examples, sets[name]
+
+
+def _validation_title(config: Config) -> str:
+    return f"validation: {config.data.validation.title}" if config.data.validation else ""
 
 
 def _prompt_set(config: Config, title: str, name: str, builder: PromptBuilder, prompts: list[Prompt]) -> PromptSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,24 @@ def test_a_label_that_training_never_sees_is_told(tiny_model: Path, tmp_path: Pa
     answers = '{negative: " bad", positive: " good", neutral: " fair"}'
     (tmp_path / "t.yaml").write_text(f'templates: {{t: {{prompt: "{{review}} It is", answers: {answers}}}}}')
     assert prepare(load_config(None, settings)).notices == ["data.train = r_train: no review is 'neutral'"]
+
+
+def test_validation_that_is_trained_on_or_measured_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    texts = {"train": ["a fine film", "a dull film", "so so"], "dev": ["So, so.", "a new film"], "test": ["A new film"]}
+    for name, found in texts.items():
+        lines = [json.dumps({"text": text, "label": n % 2}) for n, text in enumerate(found)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines))
+    settings = [f"model.path={tiny_model}", "masking.masks_per_review=2", "data.max_bad_rows=9"]
+    settings += [f"data.train.path={tmp_path / 'train.jsonl'}", f"data.validation.path={tmp_path / 'dev.jsonl'}"]
+    settings += [f"data.evaluation=[{{path: {tmp_path / 'test.jsonl'}}}]"]
+    told = prepare(load_config(None, settings)).notices
+    assert [notice.split(" (")[0] for notice in told] == [
+        "validation: dev_train: 1 of 2 reviews stand in the training set too",
+        "test_train: 1 of 1 reviews stand in the validation set too",
+    ]
+    assert prepare(load_config(None, [*settings, "data.duplicates_across=ignore"])).notices == []
+    with pytest.raises(AfaError, match="validation: dev_train: 1 of 2 reviews"):
+        prepare(load_config(None, [*settings, "data.duplicates_across=error"]))
 
 
 def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_path: Path) -> None:

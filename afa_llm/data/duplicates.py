@@ -1,13 +1,15 @@
-"""Reviews of an evaluation set that stand in the training set too: what was trained on can't be measured fairly."""
+"""Reviews that stand in two sets: what was trained on, or chosen by, can't be measured fairly."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
+
+Policy = Literal["warn", "error", "ignore"]
 
 
 def normalised(text: str) -> str:
@@ -19,28 +21,50 @@ def normalised(text: str) -> str:
     return "".join(filter(str.isalnum, folded)) or "".join(folded.split())
 
 
-def find_duplicates(train: Iterable[Example], evaluation: Iterable[Example]) -> list[str]:
-    """Ids of the evaluation reviews whose normalised text stands in `train`, in their order."""
-    seen = {normalised(example.text) for example in train}
-    return [example.example_id for example in evaluation if normalised(example.text) in seen]
+def find_duplicates(known: Iterable[Example], examples: Iterable[Example]) -> list[str]:
+    """Ids of the reviews of `examples` whose normalised text stands in `known`, in their order."""
+    seen = {normalised(example.text) for example in known}
+    return [example.example_id for example in examples if normalised(example.text) in seen]
+
+
+def check_sets(
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    evaluation: Mapping[str, Sequence[Example]],
+    *,
+    validation_title: str,
+    policy: Policy,
+) -> list[str]:
+    """The warnings to print. Raises AfaError with policy error."""
+    found = [check_overlap(train, examples, title=title, policy=policy) for title, examples in evaluation.items()]
+    effect = "the best step is chosen by what was trained on"
+    found.append(check_overlap(train, validation, title=validation_title, policy=policy, effect=effect))
+    effect = "its scores are flattered where training.adapter=best chooses by them"
+    found += [
+        check_overlap(validation, examples, title=title, policy=policy, known_as="the validation set", effect=effect)
+        for title, examples in evaluation.items()
+    ]
+    return [message for message in found if message]
 
 
 def check_overlap(
-    train: Iterable[Example],
-    evaluation: Iterable[Example],
+    known: Iterable[Example],
+    examples: Iterable[Example],
     *,
     title: str,
-    policy: Literal["warn", "error", "ignore"],
+    policy: Policy,
+    known_as: str = "the training set",
+    effect: str = "its scores are flattered by what was trained on",
 ) -> str | None:
-    """The warning to print for evaluation set `title`, None where there is none. Raises AfaError with policy error."""
+    """The warning to print for the set `title`, None where there is none. Raises AfaError with policy error."""
     if policy == "ignore":
         return None
-    evaluation = list(evaluation)
-    found = find_duplicates(train, evaluation)
+    examples = list(examples)
+    found = find_duplicates(known, examples)
     if not found:
         return None
     shown = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
-    message = f"{title}: {len(found)} of {len(evaluation)} reviews stand in the training set too ({shown})"
+    message = f"{title}: {len(found)} of {len(examples)} reviews stand in {known_as} too ({shown})"
     if policy == "error":
         raise AfaError(f"{message}; remove them, or set data.duplicates_across=warn")
-    return message + "; its scores are flattered by what was trained on"
+    return f"{message}; {effect}"

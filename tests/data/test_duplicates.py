@@ -1,6 +1,6 @@
 import pytest
 
-from afa_llm.data.duplicates import check_overlap, find_duplicates
+from afa_llm.data.duplicates import check_overlap, check_sets, find_duplicates
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
 
@@ -25,3 +25,33 @@ def test_policies() -> None:
     assert check_overlap(TRAIN, TEST[-1:], title="cr_dev", policy="error") is None
     with pytest.raises(AfaError, match=r"cr_dev: 3 of 6 .*data\.duplicates_across=warn"):
         check_overlap(TRAIN, iter(TEST), title="cr_dev", policy="error")
+
+
+def sets(policy: str, validation: list[Example], **evaluation: list[Example]) -> list[str]:
+    return check_sets(TRAIN, validation, evaluation, validation_title="validation: v", policy=policy)  # type: ignore[arg-type]
+
+
+def test_validation_is_compared_with_training_and_with_every_evaluation_set() -> None:
+    old, new = examples("old", "dull"), examples("new", "fresh", "fine")
+    assert sets("warn", new, a=TEST[3:4], b=examples("b", "stale")) == []
+    assert sets("warn", [*new, *old], a=examples("a", "stale")) == [
+        "validation: v: 1 of 3 reviews stand in the training set too (old/0); the best step is chosen by what was "
+        "trained on"
+    ]
+    assert sets("warn", new, a=examples("a", "stale"), b=examples("b", "stale", "Fresh!")) == [
+        "b: 1 of 2 reviews stand in the validation set too (b/1); its scores are flattered where training.adapter=best "
+        "chooses by them"
+    ]
+    three = sets("warn", old, a=old)
+    assert [message.split(" (")[0] for message in three] == [
+        "a: 1 of 1 reviews stand in the training set too",
+        "validation: v: 1 of 1 reviews stand in the training set too",
+        "a: 1 of 1 reviews stand in the validation set too",
+    ]
+    assert sets("ignore", old, a=old) == []
+    with pytest.raises(
+        AfaError, match=r"^validation: v: 1 of 1 .*training set.*; remove them, or set data\.duplicates_a"
+    ):
+        sets("error", old, a=new)
+    with pytest.raises(AfaError, match=r"^a: 2 of 2 .*the validation set too.*data\.duplicates_across=warn"):
+        sets("error", new, a=new)
