@@ -101,7 +101,8 @@ def test_a_signal_while_measuring(
     assert none_left(ranks)
     quick = ["data.evaluation.0.max_samples=12", "run.resume=true"]
     assert afa("train", *settings, *quick, ranks=2).returncode == 0
-    assert (folder / "results.json").exists()
+    said = json.loads((folder / "results.json").read_text())["training"]["last_metrics"]
+    assert said["task_loss"] == metrics(folder)[-1]["task_loss"]
 
 
 @pytest.mark.slow
