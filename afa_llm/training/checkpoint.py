@@ -94,13 +94,23 @@ def newest_checkpoint(folder: Path, world: World) -> Checkpoint | None:
     return _read(chosen, world) if chosen else None
 
 
-def checkpoint_of_step(folder: Path, step: int, world: World) -> Checkpoint:
-    """One checkpoint by its step. Raises AfaError where it is not there or damaged."""
-    path = _of_step(folder, step)
-    fault = world.from_leader(fault_of(path) if world.leads else None)
+def best_checkpoint(folder: Path, last: int, world: World) -> Checkpoint | None:
+    """The checkpoint of the best validation; None where that is of the step `last`, or cannot be had, which is told.
+
+    A best that cannot be read was seen at resume; one that went bad since is no reason to end without a result after
+    all the steps: the last weights are one.
+    """
+    noted = world.from_leader(best_step(folder))
+    fault = None if noted else "no validation with a finite loss is noted"
+    if noted and noted[0] != last:
+        path = _of_step(folder, noted[0])
+        fault = world.from_leader(fault_of(path) if world.leads else None)
+        if not fault:
+            return _read(path, world)
+        fault = f"{path}: {fault}"
     if fault:
-        raise AfaError(f"{path}: {fault}")
-    return _read(path, world)
+        world.tell(f"training.adapter = best: {fault}; the result is the adapter of the last step instead")
+    return None
 
 
 def fault_of(path: Path) -> str | None:

@@ -20,7 +20,7 @@ from afa_llm.models.pass_tokens import PassTokens, pass_weights
 from afa_llm.records import Prompt
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.best_validation import best_step, is_better, mark_best
-from afa_llm.training.checkpoint import checkpoint_of_step, newest_checkpoint
+from afa_llm.training.checkpoint import best_checkpoint, newest_checkpoint
 from afa_llm.training.distributed import World
 from afa_llm.training.dropout_noise import seed_dropout
 from afa_llm.training.engine import Engine
@@ -261,26 +261,12 @@ class Trainer:
         return round(forward), round(backward)
 
     def _load_best(self) -> int:
-        """The trained weights of the best validation, in place of the last ones. Returns after which step they stood.
-
-        A best that cannot be read was seen at resume; one that went bad since is no reason to end without a result
-        after all the steps: the last weights are one, and the notice and `adapter_step` say so.
-        """
-        noted = self.world.from_leader(best_step(self.checkpoints))
-        if noted is None:
-            self._tell_no_best("no validation with a finite loss is noted")
-        if noted is None or noted[0] == self.total_steps:
-            return self.total_steps
-        try:
-            best = checkpoint_of_step(self.checkpoints, noted[0], self.world)
-        except AfaError as error:
-            self._tell_no_best(str(error))
+        """The trained weights of the best validation, in place of the last ones. Returns their step."""
+        best = best_checkpoint(self.checkpoints, self.total_steps, self.world)
+        if best is None:
             return self.total_steps
         self.engine.load_state(best.engine)
-        return int(noted[0])
-
-    def _tell_no_best(self, reason: str) -> None:
-        self.world.tell(f"training.adapter = best: {reason}; the result is the adapter of the last step instead")
+        return int(best.state["step"])
 
     def _summary(self, done: int, taken: int, seconds: float) -> TrainingSummary:
         settings, values = self.config.adversary, self.last_metrics

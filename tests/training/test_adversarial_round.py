@@ -1,9 +1,8 @@
-"""One round: its gradient in any split, its terms and their weights, what it logs."""
+"""One round: its gradient in any split, its terms and their weights."""
 
 from __future__ import annotations
 
 import gc
-import math
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from round_parts import ALONE, ARMS, Parts, one_word_prompt
-from two_ranks import on_two_ranks
 
 from afa_llm.data.batching import collate
 from afa_llm.method.policy_gradient import leave_one_out
@@ -188,19 +186,6 @@ def test_normalised_advantages_have_a_mean_square_of_one(tiny_model: Path) -> No
     assert (normal - expected).norm() / expected.norm() < 1e-4  # by reviews instead of masks it is off by a half
 
 
-def test_metrics_of_a_round(tiny_model: Path) -> None:
-    parts = Parts(tiny_model)
-    parts.gradient(parts.batches(24))
-    values = parts.means.over_ranks(ALONE)
-    assert 0 <= values["p_detect"] <= 1
-    assert 0 <= values["sink_mass"] <= 1
-    assert 0 < values["word_mass"] < 1
-    assert 0 < values["focus_entropy"] <= 1
-    assert -1 <= values["adversary_advantage_over_random"] <= 1
-    assert values["kept_share"] == 1
-    assert values["task_loss"] == pytest.approx(0.69, abs=0.5)
-
-
 def test_reviews_without_feedback_leave_the_policy_gradient(tiny_model: Path) -> None:
     """Its denominator is the number of masks that teach, not of reviews: one-word reviews change nothing."""
     only = ["objective.task_weight=0", "objective.policy_gradient_weight=1", "reward.source=probability_drop"]
@@ -218,30 +203,6 @@ def test_a_one_word_review_gives_no_feedback_and_no_fault(tiny_model: Path) -> N
     batch = collate([one_word_prompt(parts), parts.material.train_prompts[1]], parts.decoder.pad_token_id)
     assert parts.gradient([batch]).isfinite().all()
     assert parts.means.over_ranks(ALONE)["kept_share"] == 0.5
-
-
-@pytest.mark.parametrize("arm", ["infill, no feedback", "other words", "adversary"])
-def test_every_rank_puts_the_same_names(tiny_model: Path, arm: str) -> None:
-    """Also one whose reviews have no gap to fill: ranks add their numbers up in the order of the names."""
-    settings = ["masking.view=infill", "objective.policy_gradient_weight=0", "objective.masked_task_weight=1"]
-    parts = Parts(tiny_model, *ARMS.get(arm, settings))
-    parts.gradient(parts.batches(4))
-    some = parts.means
-    parts.gradient([collate([one_word_prompt(parts)] * 4, parts.decoder.pad_token_id)])
-    assert sorted(parts.means.sums) == sorted(some.sums)
-    if arm != "adversary":
-        assert parts.means.sums["infill_left_out"] == (0, 0)
-        assert math.isnan(parts.means.over_ranks(ALONE)["infill_left_out"])
-        assert 0 <= some.over_ranks(ALONE)["infill_left_out"] <= 1
-
-
-def test_a_rank_without_gaps_leaves_the_metrics_of_two_ranks(tiny_model: Path) -> None:
-    parts = Parts(tiny_model, *ARMS["other words"])
-    parts.gradient(parts.batches(3))
-    alone = parts.means.over_ranks(ALONE)["infill_left_out"]
-    first, second = on_two_ranks("gaps_worker.py", str(tiny_model))
-    assert first == second
-    assert first["infill_left_out"] == pytest.approx(alone)
 
 
 def test_dropout_does_not_give_the_clean_view_away(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
