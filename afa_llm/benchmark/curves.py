@@ -94,9 +94,9 @@ def focus_by_frequency(
     """For each trained arm: focus on a word, in multiples of an even share, against its count in the training reviews.
 
     Words of all seeds together, in buckets of counts; the rank correlation with the count (Spearman 1904) stands
-    beside. Falling lines mean a focus on rare words. Words of punctuation are left out.
+    beside. Falling lines mean a focus on rare words. Words of punctuation are left out. All figures have the same axes.
     """
-    found = []
+    drawn = []
     for arm, title in titles.items():
         words = [row for outcome in matrix.of(data_set, arm).values() for row in _words(outcome, name, notes)]
         paired = [row for row in words if row[2] is not None]
@@ -104,12 +104,16 @@ def focus_by_frequency(
             continue
         count_N, before_N, after_N = (np.array(column, dtype=np.float64) for column in zip(*paired, strict=True))
         series = {"before": _binned(count_N, before_N), "after": _binned(count_N, after_N)}
-        chart = lines_chart(series, PHASES, level_at=1.0)
-        if chart:
-            rho = [_rank_correlation(count_N, focus_N) for focus_N in (before_N, after_N)]
-            note = f"ρ = {rho[0]:+.2f} before, {rho[1]:+.2f} after".replace("-", "−")
-            found.append(Figure(title, f"{len(paired):,} words", chart, (note,)))
-    return found
+        rho = [_rank_correlation(count_N, focus_N) for focus_N in (before_N, after_N)]
+        note = f"ρ = {rho[0]:+.2f} before, {rho[1]:+.2f} after".replace("-", "−")
+        drawn.append((title, f"{len(paired):,} words", series, note))
+    every = [lines for _, _, series, _ in drawn for lines in series.values()]
+    charts = [lines_chart(series, PHASES, level_at=1.0, beside=every) for _, _, series, _ in drawn]
+    return [
+        Figure(title, meaning, chart, (note,))
+        for (title, meaning, _, note), chart in zip(drawn, charts, strict=True)
+        if chart
+    ]
 
 
 def _words(outcome: Outcome, name: str, notes: list[str]) -> list[tuple[int, float, float | None]]:

@@ -54,20 +54,27 @@ class LinesChart:
 
 
 def lines_chart(
-    named: Mapping[str, Series], styles: Mapping[str, int], level_at: float | None = None
+    named: Mapping[str, Series],
+    styles: Mapping[str, int],
+    level_at: float | None = None,
+    beside: Sequence[Series] = (),
 ) -> LinesChart | None:
-    """A line for each series on common axes; None where nothing is finite. `level_at`: a y that is marked."""
-    kept = {name: [(x, y) for x, y in series if y is not None and known(y)] for name, series in named.items()}
+    """A line for each series on common axes; None where nothing is finite.
+
+    `level_at`: a y that is marked. `beside`: series of the charts next to this one, which its axes hold too, so that
+    heights can be compared over the charts.
+    """
+    kept = {name: _finite(series) for name, series in named.items()}
     kept = {name: series for name, series in kept.items() if series}
     if not kept:
         return None
-    every = [point for series in kept.values() for point in series]
+    every = [point for series in [*kept.values(), *map(_finite, beside)] for point in series]
     x_scale = Scale.over([x for x, _ in every], LEFT, WIDTH - RIGHT, margin=0.0)
     levels = [] if level_at is None else [level_at]
-    y_scale = Scale.over([*(y for _, y in every if y is not None), *levels], HEIGHT - BOTTOM, TOP, margin=0.06)
+    y_scale = Scale.over([*(y for _, y in every), *levels], HEIGHT - BOTTOM, TOP, margin=0.06)
     lines = []
     for name, series in kept.items():
-        placed = [(rounded(x_scale(x)), rounded(y_scale(y))) for x, y in series if y is not None]
+        placed = [(rounded(x_scale(x)), rounded(y_scale(y))) for x, y in series]
         last = series[-1][1]
         lines.append(NamedLine(name, svg_path(placed), styles[name] % COLOURS, tuple(placed), short(last)))
     return LinesChart(
@@ -76,6 +83,10 @@ def lines_chart(
         y_ticks=tuple(Tick(rounded(y_scale(y)), short(y)) for y in nice_ticks(y_scale.low, y_scale.high, 3)),
         level=None if level_at is None else rounded(y_scale(level_at)),
     )
+
+
+def _finite(series: Series) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in series if y is not None and known(y)]
 
 
 @dataclass(frozen=True)

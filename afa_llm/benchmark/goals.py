@@ -80,4 +80,5 @@ def claim(goal: Goal) -> str:
     against = "before training" if goal.against == BEFORE else goal.against
     kind = "gain over" if goal.at_most is None else "difference to"
     where = ", ".join(goal.sets) or "all sets"
-    return f"{goal.metric} of {goal.arm}, {'relative ' if goal.relative else ''}{kind} {against} on {where}"
+    relative = "relative " if goal.relative else ""
+    return f"{TITLES.get(goal.metric, goal.metric)} of {goal.arm}, {relative}{kind} {against} on {where}"

@@ -41,7 +41,7 @@ def headline(content: Content, shown: str) -> Line:
     elif kind := _kind_of_average(_average(content, shown)):
         kinds, title = [kind], f"{name} is {_words(kind)} than {reference} on average, on no set alone"
     else:
-        title = f"No difference beyond noise between {name} and {reference}"
+        title = f"No difference in accuracy beyond noise between {name} and {reference}"
     return Line(kinds[0] if len(kinds) == 1 else "same", title, _sentence(content, rows, shown, name, reference))
 
 

@@ -109,10 +109,15 @@ def share_axis(values: Sequence[float]) -> Axis:
 
 
 def nice_ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers within [low, high], about as many as asked for."""
+    """Round numbers within [low, high], about as many as asked for; two at least, as one alone tells no distance."""
     if not high > low:
         return [low]
-    rough = (high - low) / about
+    found = _ticks(low, high, (high - low) / about)
+    return found if len(found) > 1 else _ticks(low, high, (high - low) / (2 * about))
+
+
+def _ticks(low: float, high: float, rough: float) -> list[float]:
+    """Every multiple within [low, high] of the next round number that isn't below `rough`."""
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

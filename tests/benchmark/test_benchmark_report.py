@@ -125,7 +125,7 @@ def test_goals(place: Path, content: dict[str, Any]) -> None:
     assert (goals["gap"]["at_least"], goals["gap"]["at_most"]) == (None, -0.01)
     rows = list(csv.DictReader(io.StringIO((place / "tables" / "goals.csv").read_text())))
     assert [(row["at_least"], row["at_most"]) for row in rows[:3]] == [("0.02", ""), ("0.5", ""), ("", "-0.01")]
-    assert "sufficiency of afa, difference to ce on all sets wanted at most −0.010, found" in page_text(place)
+    assert "Sufficiency gap of afa, difference to ce on all sets wanted at most −0.010, found" in page_text(place)
 
 
 def test_the_page_holds_every_part_and_no_network(place: Path) -> None:

@@ -44,12 +44,12 @@ def test_where_less_is_better(limit: float, ours: list[float], reached: bool, sh
 
 
 def test_a_goal_in_words() -> None:
-    assert found("ece", [0.1], [0.2], at_most=0.0)["claim"] == "ece of afa, difference to ce on all sets"
+    assert found("ece", [0.1], [0.2], at_most=0.0)["claim"] == "Calibration error of afa, difference to ce on all sets"
     fall = found("ece", [0.1], [0.2], at_most=-0.3, relative=True)
-    assert fall["claim"] == "ece of afa, relative difference to ce on all sets"
+    assert fall["claim"] == "Calibration error of afa, relative difference to ce on all sets"
     assert (fall["value"].value, fall["reached"]) == (pytest.approx(-0.5), True)
     gain = found("auprc", [0.1], [0.2], at_least=0.0, relative=True, sets=["dev"])
-    assert gain["claim"] == "auprc of afa, relative gain over ce on dev"
+    assert gain["claim"] == "AUPRC against rationales of afa, relative gain over ce on dev"
 
 
 def test_gains_that_are_the_same_for_all_seeds_show_nothing() -> None:

@@ -35,11 +35,11 @@ def content(seeds: dict[str, Any], reviews: dict[str, Any], stars: str = "") -> 
     [
         (SEEDS, REVIEWS, "better", "AFA is more accurate than CE on average, on no set alone"),
         (turned(SEEDS), turned(REVIEWS), "worse", "AFA is less accurate than CE on average, on no set alone"),
-        (NOISE, REVIEWS, "same", "No difference beyond noise between AFA and CE"),
-        (NOISE, NOISE, "same", "No difference beyond noise between AFA and CE"),
-        (SEEDS, NOISE, "same", "No difference beyond noise between AFA and CE"),
-        (turned(SEEDS), REVIEWS, "same", "No difference beyond noise between AFA and CE"),
-        (NO_INTERVAL, REVIEWS, "same", "No difference beyond noise between AFA and CE"),
+        (NOISE, REVIEWS, "same", "No difference in accuracy beyond noise between AFA and CE"),
+        (NOISE, NOISE, "same", "No difference in accuracy beyond noise between AFA and CE"),
+        (SEEDS, NOISE, "same", "No difference in accuracy beyond noise between AFA and CE"),
+        (turned(SEEDS), REVIEWS, "same", "No difference in accuracy beyond noise between AFA and CE"),
+        (NO_INTERVAL, REVIEWS, "same", "No difference in accuracy beyond noise between AFA and CE"),
     ],
 )
 def test_an_average_is_claimed_where_both_intervals_leave_out_0(

@@ -73,6 +73,8 @@ def test_ticks_and_numbers() -> None:
     assert nice_ticks(0.0, 1.0, 4) == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert nice_ticks(-0.13, 0.31, 3) == [0.0, 0.2]
     assert nice_ticks(3, 3, 4) == [3]
+    assert nice_ticks(0.51, 1.49, 3) == [0.6, 0.8, 1.0, 1.2, 1.4]  # every 0.5 would be 1.0 alone
+    assert all(len(nice_ticks(low / 97, (low + wide) / 97, 3)) > 1 for low in range(97) for wide in range(1, 97))
     assert [short(x) for x in (0.00005, 0.1234, -2, 1234.6, 45600, 3.2e6, 7e9, None)] == [
         "5e−5", "0.123", "−2", "1235", "45.6k", "3.2M", "7G", "–",
     ]  # fmt: skip
