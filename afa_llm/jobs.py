@@ -121,6 +121,8 @@ def _advise_layers(config: Config, depth: int, world: World) -> None:
 
 def evaluate(config: Config, adapter: Path | None) -> Path:
     """Measure the base and, with an adapter, the tuned model through the same decoder. Returns the run's folder."""
+    if not config.data.evaluation:
+        raise AfaError("data.evaluation = []: there is nothing to measure on; name a data set")
     if adapter is not None:
         check_adapter(adapter)
     config, clock = resolve_suites(config), Clock()

@@ -27,6 +27,8 @@ from afa_llm.training.durable_files import lock_file
 
 SETTINGS, LOCK = "config.yaml", ".lock"
 TRAINED = ("checkpoints", "adapter", "metrics.jsonl")
+FOLDERS = ("checkpoints", "adapter", "items", "tensorboard")
+FILES = ("metrics.jsonl", "results.json", "report.html", "quarantine.jsonl")
 OTHER = "choose another run.name"
 
 
@@ -75,7 +77,7 @@ def _refusal(config: Config, folder: Path, adapter: Path | None, evaluates: bool
         if config.run.resume:
             if evaluates and any((folder / part).exists() for part in TRAINED):
                 return f"{name}: {folder} holds a training run, which an evaluation can't continue; {OTHER}"
-            return None
+            return _other_kind(folder)
         if not config.run.overwrite:
             return (
                 f"{name}: {folder} holds an earlier run; {OTHER}, or set run.overwrite=true (it is deleted) or "
@@ -95,6 +97,15 @@ def _is_run(folder: Path) -> bool:
     except (OSError, ValueError, yaml.YAMLError):
         return False
     return isinstance(saved, dict) and saved.keys() >= {"run", "model", "data", "lora"}
+
+
+def _other_kind(folder: Path) -> str | None:
+    """A file where a run has a folder, or a folder where it has a file: told before hours of training, not after."""
+    for names, here, there in ((FOLDERS, Path.is_dir, "folder"), (FILES, Path.is_file, "file")):
+        for path in (folder / name for name in names):
+            if path.exists() and not here(path):
+                return f"{path}: a run has a {there} of this name, and this is none; move it away, or {OTHER}"
+    return None
 
 
 def _inputs_inside(config: Config, folder: Path, adapter: Path | None) -> str | None:
@@ -182,6 +193,8 @@ def changed_settings(folder: Path, config: Config) -> list[str]:
 
 def tell_data(material: Material, world: World) -> None:
     """Notices, and what was set aside or left out, data set by data set."""
+    if not material.evaluation:
+        world.tell("data.evaluation = []: nothing is measured, before training or after")
     for notice in material.notices:
         world.tell(notice)
     for title, quarantine in material.quarantines.items():

@@ -50,6 +50,17 @@ def test_an_adapter_that_is_not_there(tiny_model: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("no_model")
+def test_nothing_to_measure_on(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [f"model.path={tiny_model}", f"run.output_dir={tmp_path}", "data.evaluation=[]"]
+    with pytest.raises(AfaError, match=r"data.evaluation = \[\]: there is nothing to measure on"):
+        jobs.evaluate(load_config(None, settings), None)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(AssertionError, match="a model is loaded"):  # training alone may be wanted
+        jobs.train(load_config(None, settings))
+    assert "data.evaluation = []: nothing is measured, before training or after" in capsys.readouterr().err
+
+
 def test_a_label_that_training_never_sees_is_told(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n')
     settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]

@@ -122,6 +122,21 @@ def test_the_run_whose_adapter_is_measured_is_neither_deleted_nor_continued(tmp_
     assert (folder / "adapter").is_dir()
 
 
+@pytest.mark.parametrize("name", ["adapter", "checkpoints", "results.json", "metrics.jsonl"])
+def test_a_resumed_run_whose_parts_are_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
+    folder = _earlier_run(tmp_path)
+    (folder / "results.json").unlink()
+    if "." in name:
+        (folder / name).mkdir()
+    else:
+        (folder / name).write_text("mine")
+    kind = "file" if "." in name else "folder"
+    refused = pytest.raises(AfaError, match=rf"mine/{name}: a run has a {kind} of this name, and this is none; move")
+    with refused, reserved_folder(_config(tmp_path, "run.resume=true"), ALONE):
+        pass
+    assert (folder / name).exists()
+
+
 def test_what_fails_before_the_claim_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(AfaError, match="data"), reserved_folder(_config(tmp_path), ALONE):
         raise AfaError("data")

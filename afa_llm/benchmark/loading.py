@@ -54,7 +54,10 @@ def plan_cells(benchmark: Benchmark, path: str) -> list[Cell]:
     for data_set, data in benchmark.data_sets.items():
         for arm, how in benchmark.arms.items():
             checked = check_values(_values(start, benchmark, data, how, path))
-            if isinstance(checked, Config):
+            if isinstance(checked, Config) and not checked.data.evaluation:
+                line = "data.evaluation = []: there is nothing to compare on; name a data set"
+                faults.setdefault(line, []).append(f"{data_set}/{arm}")
+            elif isinstance(checked, Config):
                 configs[data_set, arm] = checked
             else:
                 for line in (line for message in checked.values() for line in message.splitlines()):

@@ -47,7 +47,7 @@ def read_text_file(path: Path) -> list[RawRow]:
 def rows_of(path: Path) -> Iterator[RawRow]:
     """One row after the other, those that don't parse with their problem; blank lines are no rows.
 
-    Raises AfaError for damaged archives, UTF-16, and files that can't be opened.
+    Raises AfaError for damaged archives, UTF-16, UTF-32, and files that can't be opened.
     """
     try:
         yield from TEXT_READERS[suffix_of(path)](path)
@@ -66,9 +66,9 @@ def lines_of(path: Path) -> Iterator[str]:
     """Lines with their ends; bytes that are no UTF-8 become lone surrogates, by which `bad_bytes` finds them."""
     opening: Any = gzip.open if path.name.lower().endswith(".gz") else open
     with opening(path, "rb") as binary:
-        start = binary.peek(2)[:2]
-        if start in (b"\xff\xfe", b"\xfe\xff"):
-            raise AfaError(f"{path}: encoded as UTF-16; save it as UTF-8")
+        start = binary.peek(4)[:4]
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start:
+            raise AfaError(f"{path}: encoded as UTF-16 or UTF-32, or no text at all; save it as UTF-8")
         yield from io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
@@ -103,14 +103,31 @@ def _parse_object(line: str) -> tuple[tuple[str, str] | None, dict[str, Any]]:
     if reason:
         return (reason, "not UTF-8"), {}
     try:
-        value = json.loads(line.rstrip("\r\n"))
+        value = json.loads(line.rstrip("\r\n"), object_pairs_hook=_Object)
     except json.JSONDecodeError as error:
         return (f"not valid JSON: {error.msg} (character {error.colno})", "not valid JSON"), {}
     except (ValueError, RecursionError) as error:
         return (f"not usable JSON: {error}", "not usable JSON"), {}
-    if not isinstance(value, dict):
-        return (f"a JSON {type(value).__name__}, not an object", "not a JSON object"), {}
-    return None, value
+    problem = _no_row(value)
+    return problem, {} if problem else value
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that knows whether it named a key twice, of which json would keep the last without a word."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        keys = [key for key, _ in pairs]
+        self.twice = next((key for key in self if keys.count(key) > 1), None) if len(self) < len(keys) else None
+
+
+def _no_row(value: Any) -> tuple[str, str] | None:
+    """(reason, kind) where a parsed JSON value can't be a row."""
+    if not isinstance(value, _Object):
+        return f"a JSON {type(value).__name__}, not an object", "not a JSON object"
+    if value.twice is not None:
+        return f"names the key {value.twice!r} twice", "a key twice"
+    return None
 
 
 def read_json(path: Path) -> Iterator[RawRow]:
@@ -124,7 +141,7 @@ def read_json(path: Path) -> Iterator[RawRow]:
     if reason:
         raise AfaError(f"{path}: {reason}; save it as UTF-8, or as .jsonl, where one bad line costs one row")
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_Object)
     except json.JSONDecodeError as error:
         raise AfaError(
             f"{path} line {error.lineno} column {error.colno}: not valid JSON: {error.msg}; "
@@ -133,11 +150,8 @@ def read_json(path: Path) -> Iterator[RawRow]:
     except (ValueError, RecursionError) as error:
         raise AfaError(f"{path}: not usable JSON: {error}; save it as .jsonl, one flat object a line") from None
     for number, value in enumerate(values, 1):
-        if isinstance(value, dict):
-            yield RawRow(str(path), number, value)
-        else:
-            problem = (f"a JSON {type(value).__name__}, not an object", "not a JSON object")
-            yield RawRow(str(path), number, {}, problem, json.dumps(value))
+        problem = _no_row(value)
+        yield RawRow(str(path), number, {} if problem else value, problem, json.dumps(value) if problem else "")
 
 
 def read_csv(path: Path) -> Iterator[RawRow]:

@@ -28,6 +28,7 @@ from afa_llm.method import masked_views, masking_policy, policy_gradient, self_s
 from afa_llm.method.attention_readout import sink_mass
 from afa_llm.records import Batch
 from afa_llm.training.distributed import World
+from afa_llm.training.dropout_noise import has_dropout
 from afa_llm.training.engine import Engine
 from afa_llm.training.feedback import Feedback
 from afa_llm.training.looking import Look, Looker
@@ -45,7 +46,7 @@ class AdversarialRound:
         self.looker, self.feedback, self.engine = looker, feedback, engine
         self.config, self.world, self.decoder = config, world, looker.decoder
         # Masked views are read without dropout. A clean view with it would tell them apart, so it is read twice then.
-        self.has_dropout = any(m.p > 0 for m in self.decoder.model.modules() if isinstance(m, torch.nn.Dropout))
+        self.has_dropout = has_dropout(self.decoder.model)
 
     def play(self, batches: Sequence[Batch], *, epoch: int, step: int, progress: float = 0.0) -> Means:
         """One round over this rank's micro-batches: gradients are in the engine afterwards. Returns what to log.

@@ -52,6 +52,14 @@ def test_cells_are_base_under_data_under_arm(tmp_path: Path) -> None:
     assert {c.kind for c in cells if c.arm == "base"} == {"prompted"}
 
 
+def test_a_cell_that_measures_nothing_is_refused(tmp_path: Path) -> None:
+    text = GOOD.replace("other: {settings: {data: {", "other: {settings: {data: {evaluation: [], ")
+    with pytest.raises(
+        AfaError, match=r"b\.yaml: cell other/base and 3 more: data\.evaluation = \[\]: there is nothing to compare on"
+    ):
+        cells_of(tmp_path, text)
+
+
 def test_matched_flops_lengthen_the_training(tmp_path: Path) -> None:
     cells = {c.arm: c.config.training for c in cells_of(tmp_path, GOOD, "base.settings.training.max_steps=10")}
     # afa: clean, 4 masked and a random one, clean by base = 7 forward and 1 backward; ce: 1 and 1.

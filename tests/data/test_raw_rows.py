@@ -81,9 +81,20 @@ def test_a_header_alone_is_no_rows(tmp_path: Path) -> None:
         read(tmp_path, "r.csv", "text,label\n")
 
 
-def test_utf16_is_named(tmp_path: Path) -> None:
-    with pytest.raises(AfaError, match="UTF-16; save it as UTF-8"):
-        read(tmp_path, "r.csv", "text,label\nfine,1".encode("utf-16"))
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_utf16_and_utf32_are_named_with_or_without_bom(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(AfaError, match="UTF-16 or UTF-32, or no text at all; save it as UTF-8"):
+        read(tmp_path, "r.csv", "text,label\nfine,1".encode(encoding))
+
+
+def test_a_key_named_twice_costs_its_row(tmp_path: Path) -> None:
+    twice = '{"text": "a", "text": "b"}'
+    (only, fine) = read(tmp_path, "r.jsonl", f'{twice}\n{{"text": "c", "at": {{"x": 1}}}}\n')
+    assert (only.line, only.problem, only.raw) == (1, ("names the key 'text' twice", "a key twice"), twice)
+    assert (fine.problem, fine.values) == (None, {"text": "c", "at": {"x": 1}})
+    rows = read(tmp_path, "r.json", f'[{twice}, {{"text": "c"}}]')
+    assert good(rows) == [(2, "c")]
+    assert rows[0].problem == ("names the key 'text' twice", "a key twice")
 
 
 def test_json_holds_a_list_or_lines(tmp_path: Path) -> None:

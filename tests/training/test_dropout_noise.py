@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from small_training import everything, small_trainer
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from afa_llm.training.dropout_noise import seed_dropout
+from afa_llm.training.dropout_noise import has_dropout, seed_dropout
 
 FEW = ["training.max_steps=4", "training.checkpoint_every=2", "training.keep_checkpoints=4"]
 
@@ -76,3 +76,19 @@ def test_the_noise_is_of_seed_step_and_rank() -> None:
     found = [noise(*name) for name in names]
     assert len(set(found)) == len(names)
     assert [noise(*name) for name in names] == found
+
+
+SMALL = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+def test_dropout_that_no_module_holds_is_known() -> None:
+    """Llama's attention drops by a rate of its config, inside the kernel."""
+    silent, noisy = (LlamaForCausalLM(LlamaConfig(**SMALL, attention_dropout=rate)) for rate in (0.0, 0.1))
+    assert not any(isinstance(module, torch.nn.Dropout) for module in noisy.modules())
+    assert (has_dropout(silent), has_dropout(noisy)) == (False, True)
+
+
+@pytest.mark.parametrize("kind", [torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.AlphaDropout])
+def test_dropout_of_a_module_is_known(kind: type[torch.nn.Module]) -> None:
+    assert has_dropout(torch.nn.Sequential(kind(0.1)))
+    assert not has_dropout(torch.nn.Sequential(kind(0.0)))
