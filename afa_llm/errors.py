@@ -21,6 +21,13 @@ class StoppedError(AfaError):
     exit_code = STOPPED
 
 
+class EnginesFailedError(AfaError):
+    """The engines that answer masked prompts failed for good, or hold another adapter than the trainer's.
+
+    Raised on all ranks at the same place, so that they can save together what was learned.
+    """
+
+
 class PeerLostError(AfaError):
     """Another rank ended, hangs or cannot be reached; the message names it and its step. Exit code 76.
 

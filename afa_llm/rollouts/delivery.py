@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
-from afa_llm.errors import AfaError
+from afa_llm.errors import AfaError, EnginesFailedError
 
 LEAST_MOVEMENT = 1e-4
 """Nats by which answers must move to count as moved: a hundred times what float32 differs by between two programs."""
@@ -61,7 +61,7 @@ class DeliveryProof:
             )
 
     def check(self, version: int, ours_NC: torch.Tensor, theirs_NC: torch.Tensor) -> Gap:
-        """The gap of this version. Raises AfaError where the adapter did not arrive."""
+        """The gap of this version. Raises EnginesFailedError where the adapter did not arrive."""
         found = gap(ours_NC, theirs_NC)
         ours_last_NC, theirs_last_NC = self._last
         self._last = (ours_NC, theirs_NC)
@@ -83,7 +83,7 @@ class DeliveryProof:
         return float((now_NC - before_NC).abs().max()) > self.floor
 
     def _fail(self, version: int, what: str) -> None:
-        raise AfaError(
+        raise EnginesFailedError(
             f"rollouts: adapter version {version} did not arrive: {what}. Base: mean |Δp| {self.base.mean:.4f}. The "
             "rewards would be another model's; see the engine's log, or set rollouts.backend=transformers"
         )

@@ -19,7 +19,7 @@ from afa_llm.records import AnswerWords
 from afa_llm.rollouts.adapter_sync import AdapterSync
 from afa_llm.rollouts.delivery import DeliveryProof, Limits
 from afa_llm.rollouts.fleet import Engines
-from afa_llm.rollouts.generator import Generator, Team
+from afa_llm.rollouts.generator import Generator, Team, known_to_all
 from afa_llm.rollouts.vllm_server import ServerGenerator
 
 Given = TypeVar("Given")
@@ -69,7 +69,8 @@ class EngineService:
     def deliver(self, version: int) -> dict[str, float]:
         """Put the adapter, as the trainer has it now, into all engines and prove that it arrived.
 
-        Returns what to log: `delivery_gap` (mean |Δp|), `sync_seconds`. Raises AfaError on all ranks.
+        Returns what to log: `delivery_gap` (mean |Δp|), `sync_seconds`. Raises EnginesFailedError or
+        StoppedError on all ranks.
         """
         assert self.proof
         began = time.monotonic()
@@ -95,7 +96,7 @@ class EngineService:
             self.sync.close()
 
     def _together(self, work: Callable[[Engines], Given]) -> Given | None:
-        """`work` on the ranks with engines. Raises the first AfaError on all ranks."""
+        """`work` on the ranks with engines. Raises the first error on all ranks, as `known_to_all` words it."""
         given: Given | None = None
         error: AfaError | None = None
         if self.fleet:
@@ -105,5 +106,5 @@ class EngineService:
                 error = failure
         for each in self.team.gather(error):
             if each is not None:
-                raise each
+                raise known_to_all(each)
         return given

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from afa_llm.errors import StoppedError
+from afa_llm.errors import AfaError, EnginesFailedError, StoppedError
 from afa_llm.records import Answers, AnswerWords, DecoderReading, View
 
 
@@ -121,6 +121,15 @@ def shared(team: Team, asked: Sequence[Item], answer: Callable[[Sequence[Item]],
         if isinstance(given, StoppedError):
             raise given
     return [parts[i % team.size][i // team.size] for i in range(len(asked))]
+
+
+def known_to_all(error: AfaError) -> AfaError:
+    """What every rank is to raise at one place, of a rank's own error while it asked its engines."""
+    if isinstance(error, StoppedError):
+        return error
+    failed = EnginesFailedError(str(error))
+    failed.__cause__ = error
+    return failed
 
 
 class Reader(Protocol):

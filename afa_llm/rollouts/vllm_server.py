@@ -20,7 +20,7 @@ import torch
 from afa_llm.errors import AfaError
 from afa_llm.records import Answers, AnswerWords
 from afa_llm.rollouts.fleet import Engines
-from afa_llm.rollouts.generator import Team
+from afa_llm.rollouts.generator import Team, known_to_all
 from afa_llm.rollouts.label_scoring import label_logprobs, score_requests
 from afa_llm.rollouts.replica import LOOK_SECONDS
 
@@ -119,14 +119,15 @@ class Pending:
         self._future, self._stop = future, stop
 
     def result(self) -> Answers:
-        """Waits for the engines. Raises AfaError on all ranks where one failed or was asked to stop."""
+        """Waits for the engines. Raises EnginesFailedError or StoppedError on all ranks where one failed, or was asked
+        to stop."""
         team, holders = self.generator.team, self.generator.holders
         parts: list[Part | None] = team.gather(self._own_part())
         found: dict[tuple[int, ...], torch.Tensor] = {}
         for place, rank in enumerate(holders):
             part = parts[rank]
             if isinstance(part, AfaError):
-                raise part
+                raise known_to_all(part)
             assert part is not None
             found |= zip(self.distinct[place :: len(holders)], part, strict=True)
         rows = [found[prompt] for prompt in self.prompts]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from afa_llm.config import Config
-from afa_llm.errors import AfaError, StoppedError
+from afa_llm.errors import AfaError, EnginesFailedError, StoppedError
 from afa_llm.method.detection_scores import alarms
 from afa_llm.models.adapters import save_adapter
 from afa_llm.models.pass_tokens import PassTokens, pass_weights
@@ -104,9 +104,9 @@ class Trainer:
     def _play(self, step: int) -> Means:
         """The round after `step` steps, and what to log of it.
 
-        Raises StoppedError where a stop was asked for while an engine was waited for. Whoever waits tells all ranks in
-        place of the answers (`ServerGenerator`), so all give the round up at the same place. No weight has moved since
-        the step before: a checkpoint of that step comes first.
+        Raises StoppedError where a stop was asked for while an engine was waited for, and EnginesFailedError where one
+        failed for good. Whoever waits tells all ranks in place of the answers (`ServerGenerator`), so all give the
+        round up at the same place. No weight has moved since the step before: a checkpoint of that step comes first.
         """
         undo = undoing(self.round)
         try:
@@ -116,6 +116,13 @@ class Trainer:
         except StoppedError:
             undo()
             self._stop(step, self.save(step))
+        except EnginesFailedError as failure:
+            if step == 0:
+                raise
+            undo()
+            why, path = str(failure).rstrip("."), self.save(step)
+            saved = f"{step} of {self.total_steps} steps are saved in {path}: run.resume=true goes on"
+            raise EnginesFailedError(f"{why}. {saved}") from failure
         for name, value in delivered.items():
             means.put(name, value)
         return means

@@ -1,6 +1,6 @@
 """Run by test_stops.py on each of two ranks: `stop_worker.py MODEL FOLDER`. The validation after the second step, or
-the wait for an engine in the third one, is interrupted by a stop that one rank is asked for; the run is resumed, and
-compared with an unbroken one. Prints what happened for each place and rank.
+the wait for an engine in the third one, is interrupted by a stop that one rank is asked for, or the engine fails for
+good there; the run is resumed, and compared with an unbroken one. Prints what happened for each place and rank.
 
 The engine is one that rank 0 holds, and knows answers by a formula; it hangs where the stop is to come.
 """
@@ -21,7 +21,7 @@ from small_training import everything, small_trainer
 from stopping import ASKING, VALIDATED, differing, stop_in
 
 from afa_llm.endings import end_process
-from afa_llm.errors import StoppedError
+from afa_llm.errors import AfaError, EnginesFailedError, StoppedError
 from afa_llm.rollouts.label_scoring import ScoreRequest, Scores
 from afa_llm.rollouts.replica import Beat
 from afa_llm.rollouts.vllm_server import ServerGenerator
@@ -34,13 +34,15 @@ ROUND = 3  # that of the third step, after two
 
 
 class Formula:
-    """Engines of rank 0. One question is never answered."""
+    """Engines of rank 0. One question is never answered, or is one too many."""
 
-    def __init__(self, hang_at: int) -> None:
-        self.hang_at, self.asked = hang_at, 0
+    def __init__(self, hang_at: int = 0, fail_at: int = 0) -> None:
+        self.hang_at, self.fail_at, self.asked = hang_at, fail_at, 0
 
     def score(self, requests: Sequence[ScoreRequest], adapter: str, beat: Beat) -> list[Scores]:
         self.asked += 1
+        if self.asked == self.fail_at:
+            raise AfaError("rollouts.restarts = 0: the engine failed once more")
         while self.asked == self.hang_at:
             beat()
             time.sleep(0.05)
@@ -61,11 +63,12 @@ def make(model: Path, folder: Path, world: World, where: str, *, stops: bool, vi
         if stops and victim:
             stop_in(trainer, 1, 1)
         return trainer
-    fleet: Any = Formula(ROUND if stops else 0) if world.leads else None
+    fault = {} if not stops else {"fail_at": ROUND} if where == "failure" else {"hang_at": ROUND}
+    fleet: Any = Formula(**fault) if world.leads else None
     generator = ServerGenerator(fleet, world, [0])
     trainer.round.looker.generator = generator
     trainer.deliver = lambda version: setattr(generator, "adapter_version", version) or {}
-    if stops and victim:
+    if stops and victim and where == "engine":
         _ask_to_stop(trainer)
     return trainer
 
@@ -106,7 +109,7 @@ def run_and_resume(model: Path, folder: Path, rank: int, where: str, victim: int
     said = ""
     try:
         broken.run()
-    except StoppedError as stopped:
+    except (StoppedError, EnginesFailedError) as stopped:
         said = str(stopped)
     broken.world.wait()
     watchdog.close()
@@ -129,7 +132,7 @@ def _world(rank: int) -> World:
 def main() -> None:
     model, folder, rank = Path(sys.argv[1]), Path(sys.argv[2]), int(os.environ["RANK"])
     dist.init_process_group("gloo")
-    cases = [(where, victim) for where in ("validation", "engine") for victim in (0, 1)]
+    cases = [(where, victim) for where in ("validation", "engine") for victim in (0, 1)] + [("failure", 0)]
     found = {
         f"{where} {victim}": run_and_resume(model, folder / f"{where} {victim}", rank, where, victim)
         for where, victim in cases

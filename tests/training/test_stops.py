@@ -13,7 +13,7 @@ from small_training import everything, small_trainer
 from stopping import ASKING, VALIDATED, differing, rows, stop_in
 from two_ranks import on_two_ranks
 
-from afa_llm.errors import StoppedError
+from afa_llm.errors import EnginesFailedError, StoppedError
 from afa_llm.records import Answers, AnswerWords
 from afa_llm.rollouts.generator import TransformersGenerator
 from afa_llm.training.best_validation import best_step
@@ -177,16 +177,40 @@ def test_a_stop_while_an_adapter_is_delivered_saves_the_step_before(tiny_model: 
     assert checkpoints(tmp_path) == ["step_000002"]
 
 
+def test_an_adapter_that_does_not_arrive_costs_no_step(tiny_model: Path, tmp_path: Path) -> None:
+    trainer = small_trainer(tiny_model, tmp_path, *ASKING)
+
+    def deliver(version: int) -> dict[str, float]:
+        if version in failing:
+            raise EnginesFailedError("rollouts: adapter version did not arrive.")
+        return {}
+
+    trainer.deliver, failing = deliver, [2]
+    with pytest.raises(EnginesFailedError, match=r"not arrive\. 2 of 4 steps are saved in .*step_000002: run\.resume"):
+        trainer.run()
+    assert checkpoints(tmp_path) == ["step_000002"]
+    _made(tmp_path / "b")
+    trainer = small_trainer(tiny_model, tmp_path / "b", *ASKING)
+    trainer.deliver, failing = deliver, [0]
+    with pytest.raises(EnginesFailedError, match=r"arrive\.$"):  # nothing was learned yet
+        trainer.run()
+    assert checkpoints(tmp_path / "b") == []
+
+
 def test_two_ranks_stop_together_and_go_on_together(tiny_model: Path, tmp_path: Path) -> None:
-    """One of them is asked to, in the middle of a validation or while the engine is waited for; the other only hears
-    of it."""
+    """One of them is asked to, in the middle of a validation or while the engine is waited for, or its engine fails;
+    the other only hears of it."""
     found, other = on_two_ranks("stop_worker.py", str(tiny_model), str(tmp_path))
     assert found == other
-    assert list(found) == ["validation 0", "validation 1", "engine 0", "engine 1"]
+    assert list(found) == ["validation 0", "validation 1", "engine 0", "engine 1", "failure 0"]
     for case, happened in found.items():
         broken, whole = tmp_path / case / "broken", tmp_path / case / "whole"
         said = happened.pop("said")
-        assert said.startswith(f"stopped by SIGTERM after step 2 of 4, saved in {broken}"), case
+        reason = "rollouts.restarts = 0: the engine failed once more. 2 of 4 steps are saved in "
+        assert said.startswith(reason if case == "failure 0" else "stopped by SIGTERM after step 2 of 4, saved in "), (
+            case
+        )
+        assert str(broken / "checkpoints" / "step_000002") in said, case
         assert happened == {"checkpoints": ["step_000002"], "resumed": 2, "differing": []}, case
         assert rows(broken) == rows(whole), case
         assert best_step(broken / "checkpoints") == best_step(whole / "checkpoints"), case
