@@ -51,11 +51,11 @@ def laid_out(page: Path, width: int, scratch: Path) -> Layout:
     frame = scratch / f"frame_{width}.html"
     frame.write_text(FRAME % (page.resolve().as_uri(), width), encoding="utf-8")
     switches = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
-        "--disable-background-networking", "--disable-sync", "--allow-file-access-from-files",
-        "--enable-logging=stderr",
-        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={scratch / f'profile_{width}'}",
-        "--window-size=1400,1000", "--virtual-time-budget=20000", "--dump-dom", "--hide-scrollbars",
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
+        "--disable-component-update", "--disable-background-networking", "--disable-sync",
+        "--allow-file-access-from-files", "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={scratch / f'profile_{width}'}", "--window-size=1400,1000", "--hide-scrollbars",
+        "--virtual-time-budget=20000", "--dump-dom",
     ]  # fmt: skip
     done = subprocess.run([CHROMIUM, *switches, frame.as_uri()], capture_output=True, text=True, timeout=120)
     found = re.search(r'<pre id="found">(.+?)</pre>', done.stdout, re.DOTALL)
