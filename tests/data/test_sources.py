@@ -150,6 +150,22 @@ def test_the_planted_data_follow_the_mapping() -> None:
         load_examples(Source(), {"a": (1,), "b": (2,)}, seed=0, quarantine=Quarantine())
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"negative": (0,), "neutral": (1,), "positive": (2,)}, {0, 2}),
+        ({"very_negative": (0,), "negative": (1,), "neutral": (2,), "positive": (3,), "very_positive": (4,)}, {1, 3}),
+        ({"bad": (0, "negative"), "middling": (1,), "good": (2, "positive")}, {0, 2}),
+    ],
+)
+@pytest.mark.parametrize("path", ["builtin:planted", "builtin:checklist"])
+def test_builtin_reviews_keep_their_meaning_among_more_classes(
+    path: str, labels: dict[str, tuple[Any, ...]], expected: set[int]
+) -> None:
+    examples = load_examples(Source(path=path), labels, seed=0, quarantine=Quarantine())
+    assert {e.label for e in examples} == expected
+
+
 def test_ids_groups_and_repeated_ids(tmp_path: Path) -> None:
     rows = [
         {"text": "a", "label": 1, "key": "x1", "src": "web"},
