@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,12 @@ class RawRow:
     values: dict[str, Any] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
     raw: str = ""
+
+
+def name_of(value: object) -> str:
+    """What a column names, as text; empty where it names nothing (None, NaN, white space)."""
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if missing else str(value).strip()
 
 
 def read_text_file(path: Path) -> list[RawRow]:

@@ -20,7 +20,7 @@ from afa_llm.data.builtin_rows import builtin_examples
 from afa_llm.data.datasets_rows import HubRows, read_hub, read_parquet
 from afa_llm.data.labels import LabelMapping, RawLabel
 from afa_llm.data.quarantine import BadFieldError, Quarantine
-from afa_llm.data.raw_rows import TEXT_READERS, RawRow, read_text_file, suffix_of
+from afa_llm.data.raw_rows import TEXT_READERS, RawRow, name_of, read_text_file, suffix_of
 from afa_llm.data.row_filter import keep_rows
 from afa_llm.data.spurious import inject
 from afa_llm.data.words import split_words
@@ -212,8 +212,7 @@ def _id(source: Source, row: RawRow) -> str:
 
 
 def _name(column: str | None, values: dict[str, Any]) -> str:
-    value = values.get(column) if column else None
-    name = "" if value is None else str(value).strip()
+    name = name_of(values.get(column) if column else None)
     _check_unicode(name, str(column))
     return name
 

@@ -79,6 +79,14 @@ def test_names_that_can_be_written_nowhere_are_set_aside(tmp_path: Path, setting
     assert (row.line, row.reason[-44:]) == (2, "has half of a surrogate pair (U+D800) at character 3"[-44:])
 
 
+def test_what_is_missing_is_no_name(tmp_path: Path) -> None:
+    rows = [{"text": "fine", "label": 1, "p": p} for p in (1, 1, None, float("nan"), float("nan"), " ")]
+    path = write(tmp_path / "r.jsonl", rows)
+    examples = load(path, pair_column="p", group_column="p", side_column="p")
+    assert [e.pair for e in examples] == [e.side for e in examples] == ["1", "1", "", "", "", ""]
+    assert {e.group for e in examples} == {"1", ""}
+
+
 def test_unusual_texts_survive_as_they_are(tmp_path: Path) -> None:
     texts = [
         "👍",
@@ -262,6 +270,13 @@ def test_parts_keep_pairs_whole(tmp_path: Path) -> None:
     first, second = (load(path, pair_column="p", part=part) for part in ((0, 0.5), (0.5, 1)))
     assert first and second and not {e.pair for e in first} & {e.pair for e in second}
     assert {sum(e.pair == pair for e in first) for pair in {e.pair for e in first}} == {3}
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), ""])
+def test_parts_cut_reviews_without_a_pair_by_their_text(tmp_path: Path, missing: object) -> None:
+    path = write(tmp_path / "r.jsonl", [{"text": f"text {k}", "label": 1, "p": missing} for k in range(60)])
+    first, second = (load(path, pair_column="p", part=part) for part in ((0, 0.5), (0.5, 1)))
+    assert len(first) + len(second) == 60 and min(len(first), len(second)) > 15
 
 
 @pytest.mark.parametrize("part", [(0.5, 0.5), (0.9, 0.1), (-0.1, 1), (0, 1.1)])
