@@ -20,7 +20,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ PREFIX = "suite:"
 FOLDER_VARIABLE = "AFA_DATA"
 ENDINGS = (*TEXT_READERS, *(f"{ending}.gz" for ending in TEXT_READERS), ".parquet")
 SPLIT_NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
-ROWS_LOOKED_AT = 20  # for the columns of a text file
 
 Columns = Mapping[str, Any]
 
@@ -213,10 +211,10 @@ def _chosen(columns: Columns, present: set[str]) -> dict[str, Any]:
 
 
 def _columns_of(file: Path) -> set[str]:
+    """Of every row: pairs or rationales that begin far down in a file would be missed without a word."""
     if suffix_of(file) == ".parquet":
         return set(parquet_columns(file))
-    rows = islice(rows_of(file), ROWS_LOOKED_AT)
-    return {column for row in rows for column in row.values}
+    return {column for row in rows_of(file) for column in row.values}
 
 
 def _on_hub(suite: Suite, split: str, folder: Path | None) -> dict[str, Any]:

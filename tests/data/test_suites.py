@@ -192,6 +192,14 @@ def test_pairs_and_rows_without_a_label(tmp_path: Path) -> None:
     assert quarantine.left_out == {"where.label": 1} and not quarantine.rows
 
 
+def test_columns_that_begin_far_down_in_a_file(tmp_path: Path) -> None:
+    alone = [{"text": f"Film {k} is fine.", "label": 1} for k in range(300)]
+    pair = [{"text": f"It is {word}.", "label": k, "pair_id": 7} for k, word in enumerate(("dull", "lovely"))]
+    write(tmp_path / "counterfactual_imdb" / "test.jsonl", alone + pair)
+    found = examples(resolved(tmp_path, "counterfactual_imdb", "test"))
+    assert [e.pair for e in found] == [""] * 300 + ["7", "7"]
+
+
 def test_excluded_ids_beside_a_file_are_left_out(tmp_path: Path) -> None:
     write(tmp_path / "imdb" / "train.jsonl", [{**row, "id": f"r{k}"} for k, row in enumerate(ROWS)])
     (tmp_path / "imdb" / "train_exclude_ids.txt").write_text("r0\n\nr77\n")
