@@ -179,7 +179,7 @@ def _local(suite: Suite, split: str, folder: Path | None) -> dict[str, Any] | No
         )
         raise AfaError(
             f"suite:{suite.name}: no split {split!r} in {places[0]}; there are {', '.join(known) or 'none'}; "
-            f"put it there as {split}.jsonl ({_fields(suite)}), or set another split "
+            f"put it there as {split}.jsonl ({fields_of(suite)}), or set another split "
             f"(with part: [0, 0.9] to train on and [0.9, 1] to measure on)"
         )
     present = _columns_of(there[0])
@@ -235,7 +235,7 @@ def _how_to_get(suite: Suite, split: str, folder: Path | None, trouble: str) -> 
     setting = "" if folder else f" and set data.suites_dir=DIR (or {FOLDER_VARIABLE}=DIR in the environment)"
     lines = [
         f"suite:{suite.name}, split {split}: not there ({suite.what})",
-        f"  local: put it at {where / split}.jsonl, {_fields(suite)}; .csv and .parquet do too{setting}",
+        f"  local: put it at {where / split}.jsonl, {fields_of(suite)}; .csv and .parquet do too{setting}",
     ]
     if suite.hub and split in suite.hub.splits:
         lines.append(f"  hub: once, with network: {hub_command(suite, split)}")
@@ -254,7 +254,12 @@ def hub_command(suite: Suite, split: str) -> str:
     return f'python -c "from datasets import load_dataset; {call}"'
 
 
-def _fields(suite: Suite) -> str:
+def fields_of(suite: Suite) -> str:
     """The fields of a local file in words."""
-    named = [" or ".join(v) if isinstance(v, list) else v for k, v in suite.columns.items() if k.endswith("_column")]
-    return "fields text, label" + (f", and if given {', '.join(named)}" if named else "")
+    named = {
+        setting: " or ".join(names) if isinstance(names, list) else names
+        for setting, names in suite.columns.items()
+        if setting.endswith("_column")
+    }
+    needed = [named.pop("text_column", "text"), named.pop("label_column", "label")]
+    return f"fields {', '.join(needed)}" + (f", and if given {', '.join(named.values())}" if named else "")

@@ -192,6 +192,19 @@ def test_pairs_and_rows_without_a_label(tmp_path: Path) -> None:
     assert quarantine.left_out == {"where.label": 1} and not quarantine.rows
 
 
+@pytest.mark.parametrize(("suite", "pair"), [("counterfactual_imdb", "batch_id"), ("contrast_imdb", "original_id")])
+def test_counterfactual_reviews_as_their_authors_release_them(tmp_path: Path, suite: str, pair: str) -> None:
+    (tmp_path / suite).mkdir()
+    (tmp_path / suite / "test.tsv").write_text(
+        f'Sentiment\tText\t{pair}\nNegative\t"Long, dull; ""bad"".<br />No."\t4\nPositive\tShort, lovely.\t4\n'
+    )
+    found = examples(resolved(tmp_path, suite, "test"))
+    assert [(e.text, e.label, e.pair) for e in found] == [
+        ('Long, dull; "bad".<br />No.', 0, "4"),
+        ("Short, lovely.", 1, "4"),
+    ]
+
+
 def test_columns_that_begin_far_down_in_a_file(tmp_path: Path) -> None:
     alone = [{"text": f"Film {k} is fine.", "label": 1} for k in range(300)]
     pair = [{"text": f"It is {word}.", "label": k, "pair_id": 7} for k, word in enumerate(("dull", "lovely"))]
@@ -213,7 +226,9 @@ def test_the_listing_says_what_is_where(tmp_path: Path) -> None:
     write(tmp_path / "sst2" / "train.jsonl.gz", ROWS)
     lines = list(listing(load_config(None, [f"data.suites_dir={tmp_path}"]).data))
     assert lines[0] == f"local folder: {tmp_path}"
-    assert "\nsuite:sst2  (binary)  local: dev, train; hub: SetFit/sst2 (train, dev, test)" in lines
+    at = lines.index("\nsuite:sst2  (binary)  local: dev, train; hub: SetFit/sst2 (train, dev, test)")
+    assert lines[at + 2] == "  fields text, label, and if given tokens, token_labels"
+    assert any(line.startswith("  fields text or Text, label or Sentiment, and if given id, pair_id") for line in lines)
     assert "\nsuite:checklist  (binary)  builtin" in lines
     assert "\nsuite:yelp_sentences  (binary)  local: not there, folder yelp_sentences" in lines
 
