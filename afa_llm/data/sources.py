@@ -227,8 +227,6 @@ def _check_unicode(value: str, what: str) -> None:
 
 
 def _side(column: str | None, values: dict[str, Any]) -> str:
-    """A boolean column says whether a review is the original."""
-    value = values.get(column) if column else None
-    if isinstance(value, bool):
-        return "original" if value else "edited"
-    return _name(column, values)
+    """A boolean column says whether a review is the original; in a .csv it is text."""
+    name = _name(column, values)
+    return {"true": "original", "false": "edited"}.get(name.lower(), name)

@@ -87,6 +87,12 @@ def test_what_is_missing_is_no_name(tmp_path: Path) -> None:
     assert {e.group for e in examples} == {"1", ""}
 
 
+@pytest.mark.parametrize(("first", "second"), [("True", "False"), ("true", "false"), ("original", "edited")])
+def test_sides_of_a_csv(tmp_path: Path, first: str, second: str) -> None:
+    (tmp_path / "r.csv").write_text(f"text,label,is_original\nfine,1,{first}\nbad,0,{second}\n")
+    assert [e.side for e in load(str(tmp_path / "r.csv"), side_column="is_original")] == ["original", "edited"]
+
+
 def test_unusual_texts_survive_as_they_are(tmp_path: Path) -> None:
     texts = [
         "👍",
