@@ -174,7 +174,7 @@ def _example(source: Source, mapping: LabelMapping, row: RawRow, quarantine: Qua
         raise BadFieldError(*mapping.explain(row.values[source.label_column]))
     words, rationale, note = read_annotations(source, row.values, text)
     if note:
-        quarantine.note(note)
+        quarantine.note(note, f"{row.file}:{row.line}")
     return Example(
         example_id=_id(source, row),
         text=text,
