@@ -1,4 +1,4 @@
-"""`afa suites`: which data suites there are, which splits lie in the local folder, and what the hub has."""
+"""`afa suites`: which data suites there are, which splits lie in the local folder, what the hub has, which fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from afa_llm.data.suites import ENDINGS, FOLDER_VARIABLE, Suite, fields_of, suit
 
 
 def listing(data: Data) -> Iterator[str]:
-    """Lines of text: each suite with its labels and origin, what it is, and the fields of a local file. Raises AfaError for a wrong folder."""
+    """Lines of text: each suite with its labels and origin, what it is, and the fields of its files.
+
+    Raises AfaError for a wrong folder.
+    """
     folder = suites_folder(data)
     yield f"local folder: {folder or f'none; set data.suites_dir, or {FOLDER_VARIABLE} in the environment'}"
     for suite in suites().values():
