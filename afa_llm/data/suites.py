@@ -187,8 +187,10 @@ def _local(suite: Suite, split: str, folder: Path | None) -> dict[str, Any] | No
     text = (suite.hub.columns.get("text_column") if suite.hub else None) or "text"
     if "text" not in present and text in present:
         found["text_column"] = text
-    if set(suite.keep) <= present:
-        found["where"] = dict(suite.keep)
+    # Labels may stand in another column, by label_column. Else a column that is missing is told by the filter itself.
+    keep = {column: values for column, values in suite.keep.items() if column in present or column != "label"}
+    if keep:
+        found["where"] = keep
     excluded = there[0].parent / f"{there[0].name.split('.')[0]}_exclude_ids.txt"
     if excluded.exists() and "id_column" in found:
         found["exclude_ids"] = str(excluded)

@@ -213,6 +213,16 @@ def test_columns_that_begin_far_down_in_a_file(tmp_path: Path) -> None:
     assert [e.pair for e in found] == [""] * 300 + ["7", "7"]
 
 
+def test_rows_are_not_called_unseen_where_nothing_says_so(tmp_path: Path) -> None:
+    rows = [{**row, "sst2_split": split} for row, split in zip(ROWS, ("train", "dev"), strict=True)]
+    write(tmp_path / "fair_rationales" / "test.jsonl", rows)
+    assert [e.text for e in examples(resolved(tmp_path, "fair_rationales_unseen", "test"))] == ["It is dull ."]
+    write(tmp_path / "fair_rationales" / "test.jsonl", ROWS)
+    with pytest.raises(AfaError, match=r"where\.sst2_split: no such column in .*test\.jsonl; there are label, text"):
+        examples(resolved(tmp_path, "fair_rationales_unseen", "test"))
+    assert len(examples(resolved(tmp_path, "fair_rationales_unseen", "test", where={"label": [0, 1]}))) == 2
+
+
 def test_excluded_ids_beside_a_file_are_left_out(tmp_path: Path) -> None:
     write(tmp_path / "imdb" / "train.jsonl", [{**row, "id": f"r{k}"} for k, row in enumerate(ROWS)])
     (tmp_path / "imdb" / "train_exclude_ids.txt").write_text("r0\n\nr77\n")
