@@ -192,8 +192,10 @@ def _local(suite: Suite, split: str, folder: Path | None) -> dict[str, Any] | No
     if keep:
         found["where"] = keep
     excluded = there[0].parent / f"{there[0].name.split('.')[0]}_exclude_ids.txt"
-    if excluded.exists() and "id_column" in found:
+    if excluded.exists():  # never passed over: without an id column the loader says that one is missing
         found["exclude_ids"] = str(excluded)
+        if "id" in present:
+            found.setdefault("id_column", "id")
     return found
 
 

@@ -231,6 +231,15 @@ def test_excluded_ids_beside_a_file_are_left_out(tmp_path: Path) -> None:
     assert quarantine.left_out == {"exclude_ids": 1}
 
 
+def test_excluded_ids_are_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "cr" / "train.jsonl", [{**row, "id": f"r{k}"} for k, row in enumerate(ROWS)])
+    (tmp_path / "cr" / "train_exclude_ids.txt").write_text("r0\n")
+    assert [e.example_id for e in examples(resolved(tmp_path, "cr", "train"))] == ["r1"]
+    write(tmp_path / "cr" / "train.jsonl", ROWS)
+    with pytest.raises(AfaError, match="exclude_ids without id_column"):
+        examples(resolved(tmp_path, "cr", "train"))
+
+
 def test_the_listing_says_what_is_where(tmp_path: Path) -> None:
     write(tmp_path / "sst2" / "dev.jsonl", ROWS)
     write(tmp_path / "sst2" / "train.jsonl.gz", ROWS)
