@@ -18,6 +18,7 @@ from afa_llm.data.sources import load_examples
 from afa_llm.data.templates import load_templates
 from afa_llm.engine_assembly import check_engine
 from afa_llm.errors import AfaError
+from afa_llm.evaluation.behaviour import check_cases
 from afa_llm.evaluation.calibration import content_free_examples, domain_examples
 from afa_llm.evaluation.prompted_sentiment import PromptSet
 from afa_llm.models.adapters import load_tokenizer
@@ -83,6 +84,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
     for source in config.data.evaluation:
         title = source.title
         evaluation[title], sets = _load(config, source, title, builders, quarantines)
+        check_cases(title, evaluation[title])
         prompt_sets[title] = [_prompt_set(config, title, n, builders[n], sets[n]) for n in config.prompts.evaluation]
         focus_prompts[title] = sets[config.prompts.train][: config.evaluation.focus_samples]
     notices = check_sets(

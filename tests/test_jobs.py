@@ -61,6 +61,22 @@ def test_nothing_to_measure_on(tiny_model: Path, tmp_path: Path, capsys: pytest.
     assert "data.evaluation = []: nothing is measured, before training or after" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_model")
+def test_behavioural_cases_without_a_base_are_told_before_anything_is_measured(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    row = {"text": "a fine film", "label": 1, "g": "INV names", "p": 1, "s": "original"}
+    (tmp_path / "r.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps({**row, 's': 'edited'})}\n")
+    source = f"{{path: {tmp_path / 'r.jsonl'}, group_column: g, pair_column: p, side_column: s}}"
+    settings = [f"model.path={tiny_model}", f"run.output_dir={tmp_path / 'runs'}", f"data.evaluation=[{source}]"]
+    for job in (
+        lambda: jobs.train(load_config(None, settings)),
+        lambda: jobs.evaluate(load_config(None, settings), None),
+    ):
+        with pytest.raises(AfaError, match="r_train, case '1' of test 'INV names': wants one review"):
+            job()
+
+
 def test_a_label_that_training_never_sees_is_told(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n')
     settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]
