@@ -87,6 +87,17 @@ def test_a_label_that_training_never_sees_is_told(tiny_model: Path, tmp_path: Pa
     assert prepare(load_config(None, settings)).notices == ["data.train = r_train: no review is 'neutral'"]
 
 
+def test_a_focus_on_reviews_of_one_class_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"a film {n}", "label": int(n >= 40)}) for n in range(80)]
+    (tmp_path / "r.jsonl").write_text("".join(line + "\n" for line in lines))
+    settings = [f"model.path={tiny_model}", "evaluation.focus_samples=40"]
+    source = f"path: {tmp_path / 'r.jsonl'}"
+    (told,) = prepare(load_config(None, [*settings, f"data.evaluation=[{{{source}}}]"])).notices
+    assert told.startswith("r_train: the focus is measured on the first 40 reviews, and all of them are 'negative'")
+    drawn = prepare(load_config(None, [*settings, f"data.evaluation=[{{{source}, max_samples: 40}}]"]))
+    assert drawn.notices == []
+
+
 def test_validation_that_is_trained_on_or_measured_is_told(tiny_model: Path, tmp_path: Path) -> None:
     texts = {"train": ["a fine film", "a dull film", "so so"], "dev": ["So, so.", "a new film"], "test": ["A new film"]}
     for name, found in texts.items():
