@@ -77,6 +77,20 @@ def test_behavioural_cases_without_a_base_are_told_before_anything_is_measured(
             job()
 
 
+@pytest.mark.usefixtures("no_model")
+def test_pairs_that_a_suite_lacks_are_told(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cebab").mkdir()
+    (tmp_path / "cebab" / "test.jsonl").write_text('{"text": "a fine film", "label": 1}\n')
+    settings = [f"model.path={tiny_model}", f"run.output_dir={tmp_path / 'runs'}", f"data.suites_dir={tmp_path}"]
+    config = load_config(None, [*settings, "data.evaluation=[{path: 'suite:cebab', split: test}]"])
+    for job in (lambda: jobs.train(config), lambda: jobs.evaluate(config, None)):
+        with pytest.raises(AssertionError, match="a model is loaded"):
+            job()
+        assert "cebab_test: no pairs are measured" in capsys.readouterr().err
+
+
 def test_a_label_that_training_never_sees_is_told(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n')
     settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]

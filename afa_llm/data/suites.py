@@ -89,6 +89,24 @@ def resolve_suites(config: Config) -> Config:
     return Config.model_validate(values)
 
 
+def lacking(given: Config, resolved: Config) -> list[str]:
+    """A notice for each local file of a suite to measure on that lacks its pairs or rationales: they go unmeasured."""
+    notices = []
+    for source, found in zip(given.data.evaluation, resolved.data.evaluation, strict=True):
+        suite = find_suite(source.path) if source.path.startswith(PREFIX) else None
+        if suite is None or suite.builtin or (suite.hub and found.path == suite.hub.path):
+            continue
+        for setting, what in (("pair_column", "pairs"), ("rationale_column", "rationales")):
+            if setting in suite.columns and getattr(found, setting) is None:
+                names = suite.columns[setting]
+                shown = " or ".join(names) if isinstance(names, list) else names
+                notices.append(
+                    f"{found.title}: no {what} are measured, {found.path} has no column {shown}; if another one has "
+                    f"them, name it: {setting}"
+                )
+    return notices
+
+
 @functools.cache
 def suites() -> dict[str, Suite]:
     """All suites by name."""

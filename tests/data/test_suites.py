@@ -15,7 +15,7 @@ from afa_llm.config_loading import dump_config, load_config
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
 from afa_llm.data.suite_listing import listing
-from afa_llm.data.suites import find_suite, hub_command, resolve_suites, suites
+from afa_llm.data.suites import find_suite, hub_command, lacking, resolve_suites, suites
 from afa_llm.data.templates import load_templates
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
@@ -203,6 +203,25 @@ def test_counterfactual_reviews_as_their_authors_release_them(tmp_path: Path, su
         ('Long, dull; "bad".<br />No.', 0, "4"),
         ("Short, lovely.", 1, "4"),
     ]
+
+
+def test_pairs_and_rationales_that_a_file_lacks_are_told(tmp_path: Path) -> None:
+    paired = write(tmp_path / "counterfactual_imdb" / "test.jsonl", [{**row, "set": 3} for row in ROWS])
+    write(tmp_path / "sst2" / "test.jsonl", ROWS)
+    write(tmp_path / "cr" / "test.jsonl", ROWS)
+
+    def told(*sources: str) -> list[str]:
+        given = load_config(None, [f"data.suites_dir={tmp_path}", f"data.evaluation=[{', '.join(sources)}]"])
+        return lacking(given, resolve_suites(given))
+
+    pairs, rationales = told(
+        *(f"{{path: 'suite:{name}', split: test}}" for name in ("counterfactual_imdb", "sst2", "cr"))
+    )
+    assert pairs.startswith(
+        f"counterfactual_imdb_test: no pairs are measured, {paired} has no column pair_id or pair or batch_id or "
+    )
+    assert rationales.startswith("sst2_test: no rationales are measured")
+    assert told("{path: 'suite:counterfactual_imdb', split: test, pair_column: set}", "{path: 'suite:checklist'}") == []
 
 
 def test_columns_that_begin_far_down_in_a_file(tmp_path: Path) -> None:
