@@ -13,7 +13,7 @@ from rich.console import Console
 from afa_llm import assembly
 from afa_llm.config import Config
 from afa_llm.data.prompts import PromptBuilder
-from afa_llm.data.suites import resolve_suites
+from afa_llm.data.suites import lacking, resolve_suites
 from afa_llm.data.words import split_words
 from afa_llm.errors import AfaError, StoppedError
 from afa_llm.evaluation.focus_reader import FocusReader
@@ -77,10 +77,11 @@ def train(config: Config) -> Path:
 
     Raises AfaError for what a user can mend, StoppedError after a signal, PeerLostError where another rank is gone.
     """
-    config, clock = resolve_suites(config), Clock()
+    given, clock = config, Clock()
+    config = resolve_suites(given)
     with _job(config) as world, reserved_folder(config, world) as folder:
         config = settle_dtype(config, world)
-        material = _prepare(config, world, clock)
+        material = _prepare(config, world, clock, lacking(given, config))
         with clock.phase("model"):
             world.pulse.at("model")
             decoder = assembly.build_decoder(config, material, world.device)
@@ -125,10 +126,11 @@ def evaluate(config: Config, adapter: Path | None) -> Path:
         raise AfaError("data.evaluation = []: there is nothing to measure on; name a data set")
     if adapter is not None:
         check_adapter(adapter)
-    config, clock = resolve_suites(config), Clock()
+    given, clock = config, Clock()
+    config = resolve_suites(given)
     with _job(config) as world, reserved_folder(config, world, adapter=adapter, evaluates=True) as folder:
         config = settle_dtype(config, world)
-        material = _prepare(config, world, clock)
+        material = _prepare(config, world, clock, lacking(given, config))
         with clock.phase("model"):
             world.pulse.at("model")
             decoder = assembly.build_decoder(config, material, world.device, adapter)
@@ -171,11 +173,13 @@ def _engines(
         yield service
 
 
-def _prepare(config: Config, world: World, clock: Clock) -> Material:
+def _prepare(config: Config, world: World, clock: Clock, notices: Sequence[str]) -> Material:
     """Reviews and prompts, checked and told of."""
     with clock.phase("data"):
         world.pulse.at("data")
         material = prepare(config)
+        for notice in notices:
+            world.tell(notice)
         tell_data(material, world)
     return material
 

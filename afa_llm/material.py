@@ -18,6 +18,7 @@ from afa_llm.data.sources import load_examples
 from afa_llm.data.templates import load_templates
 from afa_llm.engine_assembly import check_engine
 from afa_llm.errors import AfaError
+from afa_llm.evaluation.behaviour import check_cases
 from afa_llm.evaluation.calibration import content_free_examples, domain_examples
 from afa_llm.evaluation.prompted_sentiment import PromptSet
 from afa_llm.models.adapters import load_tokenizer
@@ -83,9 +84,11 @@ def prepare(config: Config, *, training: bool = True) -> Material:
     for source in config.data.evaluation:
         title = source.title
         evaluation[title], sets = _load(config, source, title, builders, quarantines)
+        check_cases(title, evaluation[title])
         prompt_sets[title] = [_prompt_set(config, title, n, builders[n], sets[n]) for n in config.prompts.evaluation]
         focus_prompts[title] = sets[config.prompts.train][: config.evaluation.focus_samples]
-    notices = check_sets(
+    notices = _one_sided(labels, evaluation, focus_prompts)
+    notices += check_sets(
         train_examples,
         validation,
         evaluation,
@@ -197,6 +200,21 @@ def _fillers(config: Config, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
         empty = config.masking.fillers[found.index(())]
         raise AfaError(f"masking.fillers: {empty!r} gives no token; set visible texts such as [' _']")
     return tuple(found)
+
+
+def _one_sided(
+    labels: Sequence[str], evaluation: Mapping[str, Sequence[Example]], focus_prompts: Mapping[str, Sequence[Prompt]]
+) -> list[str]:
+    """A notice for each data set that is sorted by label, as IMDB is on the hub: its first reviews are of one class."""
+    notices = []
+    for title, prompts in focus_prompts.items():
+        seen = {prompt.example.label for prompt in prompts}
+        if len(seen) == 1 and len({example.label for example in evaluation[title]}) > 1:
+            notices.append(
+                f"{title}: the focus is measured on the first {len(prompts)} reviews, and all of them are "
+                f"{labels[seen.pop()]!r}; set max_samples of this data set, which draws evenly"
+            )
+    return notices
 
 
 def _check_classes(config: Config, prompts: Sequence[Prompt]) -> list[str]:

@@ -61,6 +61,36 @@ def test_nothing_to_measure_on(tiny_model: Path, tmp_path: Path, capsys: pytest.
     assert "data.evaluation = []: nothing is measured, before training or after" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_model")
+def test_behavioural_cases_without_a_base_are_told_before_anything_is_measured(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    row = {"text": "a fine film", "label": 1, "g": "INV names", "p": 1, "s": "original"}
+    (tmp_path / "r.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps({**row, 's': 'edited'})}\n")
+    source = f"{{path: {tmp_path / 'r.jsonl'}, group_column: g, pair_column: p, side_column: s}}"
+    settings = [f"model.path={tiny_model}", f"run.output_dir={tmp_path / 'runs'}", f"data.evaluation=[{source}]"]
+    for job in (
+        lambda: jobs.train(load_config(None, settings)),
+        lambda: jobs.evaluate(load_config(None, settings), None),
+    ):
+        with pytest.raises(AfaError, match="r_train, case '1' of test 'INV names': wants one review"):
+            job()
+
+
+@pytest.mark.usefixtures("no_model")
+def test_pairs_that_a_suite_lacks_are_told(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cebab").mkdir()
+    (tmp_path / "cebab" / "test.jsonl").write_text('{"text": "a fine film", "label": 1}\n')
+    settings = [f"model.path={tiny_model}", f"run.output_dir={tmp_path / 'runs'}", f"data.suites_dir={tmp_path}"]
+    config = load_config(None, [*settings, "data.evaluation=[{path: 'suite:cebab', split: test}]"])
+    for job in (lambda: jobs.train(config), lambda: jobs.evaluate(config, None)):
+        with pytest.raises(AssertionError, match="a model is loaded"):
+            job()
+        assert "cebab_test: no pairs are measured" in capsys.readouterr().err
+
+
 def test_a_label_that_training_never_sees_is_told(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n')
     settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]
@@ -69,6 +99,17 @@ def test_a_label_that_training_never_sees_is_told(tiny_model: Path, tmp_path: Pa
     answers = '{negative: " bad", positive: " good", neutral: " fair"}'
     (tmp_path / "t.yaml").write_text(f'templates: {{t: {{prompt: "{{review}} It is", answers: {answers}}}}}')
     assert prepare(load_config(None, settings)).notices == ["data.train = r_train: no review is 'neutral'"]
+
+
+def test_a_focus_on_reviews_of_one_class_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"a film {n}", "label": int(n >= 40)}) for n in range(80)]
+    (tmp_path / "r.jsonl").write_text("".join(line + "\n" for line in lines))
+    settings = [f"model.path={tiny_model}", "evaluation.focus_samples=40"]
+    source = f"path: {tmp_path / 'r.jsonl'}"
+    (told,) = prepare(load_config(None, [*settings, f"data.evaluation=[{{{source}}}]"])).notices
+    assert told.startswith("r_train: the focus is measured on the first 40 reviews, and all of them are 'negative'")
+    drawn = prepare(load_config(None, [*settings, f"data.evaluation=[{{{source}, max_samples: 40}}]"]))
+    assert drawn.notices == []
 
 
 def test_validation_that_is_trained_on_or_measured_is_told(tiny_model: Path, tmp_path: Path) -> None:

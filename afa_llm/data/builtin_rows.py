@@ -38,7 +38,10 @@ def builtin_examples(source: Source, mapping: LabelMapping) -> list[Example]:
 
 
 def _class(source: Source, mapping: LabelMapping, value: int, name: str) -> int:
-    found = next((label for label in map(mapping.find, (value, name)) if label is not None), None)
+    """The name comes before the number: among three or five classes 1 is not positive."""
+    if name in mapping.names:
+        return mapping.names.index(name)
+    found = next((label for label in map(mapping.find, (name, value)) if label is not None), None)
     if found is None:
         raise AfaError(f"{source.path}: its labels are 0 (negative) and 1 (positive); data.labels lacks {value}")
     return found

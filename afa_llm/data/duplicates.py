@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from afa_llm.data.words import blank_breaks
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
 
@@ -15,9 +16,10 @@ Policy = Literal["warn", "error", "ignore"]
 def normalised(text: str) -> str:
     """Letters and digits alone, case folded, so that spacing, quotes and tokenisation make no difference (our choice).
 
-    A text without any (emoji only) counts as it is, white space left out.
+    A text without any (emoji only) counts as it is, white space left out. HTML line breaks are spacing: releases of
+    IMDB differ in them.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKC", blank_breaks(text)).casefold()
     return "".join(filter(str.isalnum, folded)) or "".join(folded.split())
 
 

@@ -222,7 +222,7 @@ def build_prompts(
             prompt = builder.build(example)
             if len(prompt.token_ids) > max_tokens:
                 prompt = _shorten(prompt, builder, max_tokens, too_long)
-                quarantine.note("review truncated to data.max_tokens")
+                quarantine.note("review truncated to data.max_tokens", example.example_id)
             prompts.append(prompt)
         except UnusableReviewError as error:
             quarantine.add(example.example_id, None, str(error), example.text, kind=error.kind)

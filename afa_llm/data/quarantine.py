@@ -39,14 +39,14 @@ class BadRow:
 
 @dataclass
 class Quarantine:
-    """Bad rows in the order met. `notes` counts what was used, but not as given (words that didn't align, …).
+    """Bad rows in the order met. `notes`: what was used, but not as given (words that didn't align, …) -> its places.
 
     `left_out` counts rows that a setting leaves out (Source.where, exclude_ids), by which: they are not bad.
     `rows_read` counts the rows that were tried, good and bad, without those left out; the loader keeps it.
     """
 
     rows: list[BadRow] = field(default_factory=list)
-    notes: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, dict[str, None]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
     rows_read: int = 0
 
@@ -57,15 +57,16 @@ class Quarantine:
         self.rows.append(BadRow(file, line, reason, text, kind or reason))
 
     def absorb(self, other: Quarantine) -> None:
-        """Take over another's rows, each place once (a review may fail under several templates), notes and count."""
+        """Take over another's rows, notes and count, each place once: a review may fail under several templates."""
         known = {row.place for row in self.rows}
         self.rows += [row for row in other.rows if row.place not in known]
-        self.notes += other.notes
+        for what, places in other.notes.items():
+            self.notes.setdefault(what, {}).update(places)
         self.left_out.update(other.left_out)  # += would drop those counted 0
         self.rows_read += other.rows_read
 
-    def note(self, what: str, count: int = 1) -> None:
-        self.notes[what] += count
+    def note(self, what: str, place: str) -> None:
+        self.notes.setdefault(what, {})[place] = None
 
     def write(self, path: str | os.PathLike[str]) -> Path | None:
         """The bad rows as JSONL under `path`, whole or not at all; None and no file where there are none."""
@@ -92,7 +93,10 @@ class Quarantine:
         for kind, count in counts.most_common():
             first = next(row for row in self.rows if row.kind == kind)
             lines.append(f"{count} × {kind}; first at {first.place}: {first.reason}; {_short(first.raw)}")
-        lines += [f"{count} × {note} (used all the same)" for note, count in self.notes.most_common()]
+        lines += [
+            f"{len(places)} × {note}; first at {next(iter(places))} (used all the same)"
+            for note, places in sorted(self.notes.items(), key=lambda item: -len(item[1]))
+        ]
         lines += [f"{count} × left out by {setting}" for setting, count in self.left_out.most_common()]
         return "\n".join(lines)
 

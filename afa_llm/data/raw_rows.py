@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,12 @@ class RawRow:
     values: dict[str, Any] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
     raw: str = ""
+
+
+def name_of(value: object) -> str:
+    """What a column names, as text; empty where it names nothing (None, NaN, white space)."""
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if missing else str(value).strip()
 
 
 def read_text_file(path: Path) -> list[RawRow]:
@@ -174,6 +181,8 @@ def _separated(path: Path, delimiter: str) -> Iterator[RawRow]:
         fields, used, reason = _record(lines, at, delimiter)
         if not reason and broken and used == 1 and lines[at].count('"') % 2:
             reason = "a quote without its partner, after a broken record"
+        if not reason and used > 1 and _rows_inside(lines[at : at + used], delimiter, len(header)):
+            used, reason = 1, "a quote that only a later row closes"
         broken = bool(reason)
         problem = (reason, "broken CSV record") if reason else None
         if not problem and len(fields) != len(header):
@@ -183,6 +192,14 @@ def _separated(path: Path, delimiter: str) -> Iterator[RawRow]:
         else:
             yield RawRow(str(path), at + 1, dict(zip(header, fields, strict=True)))
         at += used
+
+
+def _rows_inside(lines: list[str], delimiter: str, width: int) -> bool:
+    """Whether one record of a .tsv is several rows: a quotation that spans reviews would join them, labels and all.
+
+    A quoted text may hold line ends, but hardly a tab in each of its lines. Commas it may.
+    """
+    return delimiter == "\t" and width > 1 and all(line.count(delimiter) == width - 1 for line in lines)
 
 
 def _first_record(path: Path, lines: list[str], delimiter: str) -> tuple[int, list[str]]:

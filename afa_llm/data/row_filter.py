@@ -11,7 +11,7 @@ from afa_llm.config_data import Source
 from afa_llm.data.duplicates import normalised
 from afa_llm.data.labels import label_key
 from afa_llm.data.quarantine import Quarantine
-from afa_llm.data.raw_rows import RawRow
+from afa_llm.data.raw_rows import RawRow, name_of
 from afa_llm.errors import AfaError
 
 
@@ -52,8 +52,8 @@ def _left_out_by(source: Source, row: RawRow, wanted: dict[str, set[str | None]]
 
 def _place(source: Source, row: RawRow) -> float:
     """In [0, 1), even over texts: where `part` finds a row. The same for the same review, and for all of a pair."""
-    pair = row.values.get(source.pair_column) if source.pair_column else None
-    name = normalised(str(row.values.get(source.text_column))) if pair is None else f"pair {pair}"
+    pair = name_of(row.values.get(source.pair_column) if source.pair_column else None)
+    name = f"pair {pair}" if pair else normalised(str(row.values.get(source.text_column)))
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:6], "big") / 2**48
 
 

@@ -20,7 +20,7 @@ from afa_llm.data.builtin_rows import builtin_examples
 from afa_llm.data.datasets_rows import HubRows, read_hub, read_parquet
 from afa_llm.data.labels import LabelMapping, RawLabel
 from afa_llm.data.quarantine import BadFieldError, Quarantine
-from afa_llm.data.raw_rows import TEXT_READERS, RawRow, read_text_file, suffix_of
+from afa_llm.data.raw_rows import TEXT_READERS, RawRow, name_of, read_text_file, suffix_of
 from afa_llm.data.row_filter import keep_rows
 from afa_llm.data.spurious import inject
 from afa_llm.data.words import split_words
@@ -174,7 +174,7 @@ def _example(source: Source, mapping: LabelMapping, row: RawRow, quarantine: Qua
         raise BadFieldError(*mapping.explain(row.values[source.label_column]))
     words, rationale, note = read_annotations(source, row.values, text)
     if note:
-        quarantine.note(note)
+        quarantine.note(note, f"{row.file}:{row.line}")
     return Example(
         example_id=_id(source, row),
         text=text,
@@ -212,8 +212,7 @@ def _id(source: Source, row: RawRow) -> str:
 
 
 def _name(column: str | None, values: dict[str, Any]) -> str:
-    value = values.get(column) if column else None
-    name = "" if value is None else str(value).strip()
+    name = name_of(values.get(column) if column else None)
     _check_unicode(name, str(column))
     return name
 
@@ -228,8 +227,6 @@ def _check_unicode(value: str, what: str) -> None:
 
 
 def _side(column: str | None, values: dict[str, Any]) -> str:
-    """A boolean column says whether a review is the original."""
-    value = values.get(column) if column else None
-    if isinstance(value, bool):
-        return "original" if value else "edited"
-    return _name(column, values)
+    """A boolean column says whether a review is the original; in a .csv it is text."""
+    name = _name(column, values)
+    return {"true": "original", "false": "edited"}.get(name.lower(), name)

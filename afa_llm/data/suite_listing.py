@@ -1,4 +1,4 @@
-"""`afa suites`: which data suites there are, which splits lie in the local folder, and what the hub has."""
+"""`afa suites`: which data suites there are, which splits lie in the local folder, what the hub has, which fields."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from afa_llm.config_data import Data
-from afa_llm.data.suites import ENDINGS, FOLDER_VARIABLE, Suite, suites, suites_folder
+from afa_llm.data.suites import ENDINGS, FOLDER_VARIABLE, Suite, fields_of, suites, suites_folder
 
 
 def listing(data: Data) -> Iterator[str]:
-    """Lines of text: each suite with its labels and origin, then what it is. Raises AfaError for a wrong folder."""
+    """Lines of text: each suite with its labels and origin, what it is, and the fields of its files.
+
+    Raises AfaError for a wrong folder.
+    """
     folder = suites_folder(data)
     yield f"local folder: {folder or f'none; set data.suites_dir, or {FOLDER_VARIABLE} in the environment'}"
     for suite in suites().values():
         yield f"\nsuite:{suite.name}  ({suite.labels})  {'; '.join(_origins(suite, folder))}"
         yield f"  {suite.what}"
+        if not suite.builtin:
+            yield f"  {fields_of(suite)}"
 
 
 def _origins(suite: Suite, folder: Path | None) -> Iterator[str]:

@@ -20,7 +20,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ PREFIX = "suite:"
 FOLDER_VARIABLE = "AFA_DATA"
 ENDINGS = (*TEXT_READERS, *(f"{ending}.gz" for ending in TEXT_READERS), ".parquet")
 SPLIT_NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
-ROWS_LOOKED_AT = 20  # for the columns of a text file
 
 Columns = Mapping[str, Any]
 
@@ -89,6 +87,24 @@ def resolve_suites(config: Config) -> Config:
             prompts = prompts.model_copy(update={"file": scheme["prompts"]})
     values = config.model_copy(update={"data": data.model_copy(update=update), "prompts": prompts}).model_dump()
     return Config.model_validate(values)
+
+
+def lacking(given: Config, resolved: Config) -> list[str]:
+    """A notice for each local file of a suite to measure on that lacks its pairs or rationales: they go unmeasured."""
+    notices = []
+    for source, found in zip(given.data.evaluation, resolved.data.evaluation, strict=True):
+        suite = find_suite(source.path) if source.path.startswith(PREFIX) else None
+        if suite is None or suite.builtin or (suite.hub and found.path == suite.hub.path):
+            continue
+        for setting, what in (("pair_column", "pairs"), ("rationale_column", "rationales")):
+            if setting in suite.columns and getattr(found, setting) is None:
+                names = suite.columns[setting]
+                shown = " or ".join(names) if isinstance(names, list) else names
+                notices.append(
+                    f"{found.title}: no {what} are measured, {found.path} has no column {shown}; if another one has "
+                    f"them, name it: {setting}"
+                )
+    return notices
 
 
 @functools.cache
@@ -181,7 +197,7 @@ def _local(suite: Suite, split: str, folder: Path | None) -> dict[str, Any] | No
         )
         raise AfaError(
             f"suite:{suite.name}: no split {split!r} in {places[0]}; there are {', '.join(known) or 'none'}; "
-            f"put it there as {split}.jsonl ({_fields(suite)}), or set another split "
+            f"put it there as {split}.jsonl ({fields_of(suite)}), or set another split "
             f"(with part: [0, 0.9] to train on and [0.9, 1] to measure on)"
         )
     present = _columns_of(there[0])
@@ -189,11 +205,15 @@ def _local(suite: Suite, split: str, folder: Path | None) -> dict[str, Any] | No
     text = (suite.hub.columns.get("text_column") if suite.hub else None) or "text"
     if "text" not in present and text in present:
         found["text_column"] = text
-    if set(suite.keep) <= present:
-        found["where"] = dict(suite.keep)
+    # Labels may stand in another column, by label_column. Else a column that is missing is told by the filter itself.
+    keep = {column: values for column, values in suite.keep.items() if column in present or column != "label"}
+    if keep:
+        found["where"] = keep
     excluded = there[0].parent / f"{there[0].name.split('.')[0]}_exclude_ids.txt"
-    if excluded.exists() and "id_column" in found:
+    if excluded.exists():  # never passed over: without an id column the loader says that one is missing
         found["exclude_ids"] = str(excluded)
+        if "id" in present:
+            found.setdefault("id_column", "id")
     return found
 
 
@@ -213,10 +233,10 @@ def _chosen(columns: Columns, present: set[str]) -> dict[str, Any]:
 
 
 def _columns_of(file: Path) -> set[str]:
+    """Of every row: pairs or rationales that begin far down in a file would be missed without a word."""
     if suffix_of(file) == ".parquet":
         return set(parquet_columns(file))
-    rows = islice(rows_of(file), ROWS_LOOKED_AT)
-    return {column for row in rows for column in row.values}
+    return {column for row in rows_of(file) for column in row.values}
 
 
 def _on_hub(suite: Suite, split: str, folder: Path | None) -> dict[str, Any]:
@@ -237,7 +257,7 @@ def _how_to_get(suite: Suite, split: str, folder: Path | None, trouble: str) -> 
     setting = "" if folder else f" and set data.suites_dir=DIR (or {FOLDER_VARIABLE}=DIR in the environment)"
     lines = [
         f"suite:{suite.name}, split {split}: not there ({suite.what})",
-        f"  local: put it at {where / split}.jsonl, {_fields(suite)}; .csv and .parquet do too{setting}",
+        f"  local: put it at {where / split}.jsonl, {fields_of(suite)}; .csv and .parquet do too{setting}",
     ]
     if suite.hub and split in suite.hub.splits:
         lines.append(f"  hub: once, with network: {hub_command(suite, split)}")
@@ -256,7 +276,12 @@ def hub_command(suite: Suite, split: str) -> str:
     return f'python -c "from datasets import load_dataset; {call}"'
 
 
-def _fields(suite: Suite) -> str:
+def fields_of(suite: Suite) -> str:
     """The fields of a local file in words."""
-    named = [" or ".join(v) if isinstance(v, list) else v for k, v in suite.columns.items() if k.endswith("_column")]
-    return "fields text, label" + (f", and if given {', '.join(named)}" if named else "")
+    named = {
+        setting: " or ".join(names) if isinstance(names, list) else names
+        for setting, names in suite.columns.items()
+        if setting.endswith("_column")
+    }
+    needed = [named.pop("text_column", "text"), named.pop("label_column", "label")]
+    return f"fields {', '.join(needed)}" + (f", and if given {', '.join(named.values())}" if named else "")

@@ -2,7 +2,8 @@
 
 A word is a run of letters, digits and their combining marks, with inner apostrophes and hyphens (don't, well-made).
 Scripts that set no spaces (Han, Kana) give one word per character. Any other run of visible characters (punctuation,
-emoji) is a word of its own. White space, control and zero-width characters alone are no word.
+emoji) is a word of its own. White space, control and zero-width characters alone are no word, nor is `<br />`, which
+stands for a line end in IMDB: as a word, "br" would be the rarest one of a review for a model trained on other texts.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 Spans = tuple[tuple[int, int], ...]
 
+BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 INNER = frozenset("'’-‐‑")
 # Ranges of scripts written without spaces: Kana, Han and its extensions, compatibility ideographs.
 UNSPACED = (
@@ -60,7 +62,7 @@ def _kind(character: str) -> str:
 
 def split_words(text: str) -> Spans:
     """Character spans [start, end) of the words, in order, without overlap."""
-    kinds = "".join(map(_kind, text))
+    kinds = "".join(map(_kind, blank_breaks(text)))
     return tuple(match.span() for match in WORD.finditer(kinds))
 
 
@@ -68,8 +70,19 @@ def align_words(text: str, words: Sequence[str]) -> Spans | None:
     """Spans of given words, found in order in the text; None where they don't align.
 
     Treebank escapes are understood (-LRB-, ``, \\/), as are typographic apostrophes. Between two words only white space
-    and signs may be left over, never a letter or digit: words that skip part of the review don't describe it.
+    and signs may be left over, never a letter or digit: words that skip part of the review don't describe it. Line
+    breaks (<br />) may be among the words or not.
     """
+    literal = _align(text, words)
+    return _align(blank_breaks(text), words) if literal is None else literal
+
+
+def blank_breaks(text: str) -> str:
+    """The text with blanks for its HTML line breaks; every other character keeps its place."""
+    return BREAK.sub(lambda match: " " * len(match.group()), text)
+
+
+def _align(text: str, words: Sequence[str]) -> Spans | None:
     spans, at = [], 0
     for word in words:
         found = _find(text, at, tuple(_spellings(word)))

@@ -6,12 +6,16 @@ reviews of one `pair`, of which one has the side `base`. It passes where
 - MFT: the answer is the label;
 - INV: every change is answered as the base is, right or wrong;
 - DIR: the probability of the label rises from the base to every change, or stays above SATURATED.
+
+That every case has its base is checked before anything is measured (check_cases). A case whose base, or all of whose
+changes, were set aside later (too long for a template) is none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +25,9 @@ from afa_llm.evaluation.comparison import match
 from afa_llm.evaluation.estimates import Estimate, Resampling, bootstrap_mean, wilson
 from afa_llm.evaluation.prompted_sentiment import ItemRecord
 from afa_llm.evaluation.significance import McNemar, mcnemar, paired_difference
+from afa_llm.records import Example
+
+Review = TypeVar("Review", Example, ItemRecord)
 
 SATURATED = 0.99
 """A probability that can't be asked to rise further (our choice)."""
@@ -56,7 +63,7 @@ class PassRow:
 def behaviour_rows(
     before: Sequence[ItemRecord], after: Sequence[ItemRecord] | None, calibration: str, how: Resampling
 ) -> list[PassRow]:
-    """Every test of one data set and template, in the order met. Raises AfaError for a case without its base."""
+    """Every test of one data set and template, in the order met."""
     partner = {} if after is None else {old.example_id: new for old, new in match(before, after)}
     rows = []
     for group in dict.fromkeys(item.group for item in before if kind_of(item.group)):
@@ -76,6 +83,19 @@ def behaviour_rows(
             row = _compared(row, old, new, how)
         rows.append(row)
     return rows
+
+
+def check_cases(data_set: str, examples: Sequence[Example]) -> None:
+    """Raises AfaError for a case of INV or DIR that has no base, or several."""
+    for group in dict.fromkeys(example.group for example in examples):
+        if kind_of(group) in ("", "MFT"):
+            continue
+        for case, reviews in _by_case([example for example in examples if example.group == group]).items():
+            if sum(review.side == BASE for review in reviews) != 1:
+                raise AfaError(
+                    f"{data_set}, case {case!r} of test {group!r}: wants one review whose side is {BASE!r}, beside "
+                    "changes of it; check side_column and pair_column"
+                )
 
 
 def passes(kind: str, reviews: Sequence[ItemRecord], calibration: str) -> bool:
@@ -104,19 +124,18 @@ def _compared(
 
 
 def _cases(kind: str, items: Sequence[ItemRecord]) -> dict[str, list[ItemRecord]]:
-    """Reviews by case, the base first; a base whose changes were all set aside is no case."""
-    found: dict[str, list[ItemRecord]] = {}
-    for item in sorted(items, key=lambda item: item.side != BASE):
-        found.setdefault(item.pair or item.example_id, []).append(item)
+    """Reviews by case, the base first; one that lacks its base or all of its changes is no case."""
+    found = _by_case(items)
     if kind == "MFT":
         return found
-    for case, reviews in found.items():
-        if reviews[0].side != BASE or any(item.side == BASE for item in reviews[1:]):
-            raise AfaError(
-                f"{reviews[0].data_set}, case {case!r} of test {reviews[0].group!r}: wants one review whose side is "
-                f"{BASE!r}, beside changes of it; check side_column and pair_column"
-            )
-    return {case: reviews for case, reviews in found.items() if len(reviews) > 1}
+    return {case: reviews for case, reviews in found.items() if len(reviews) > 1 and reviews[0].side == BASE}
+
+
+def _by_case(reviews: Sequence[Review]) -> dict[str, list[Review]]:
+    found: dict[str, list[Review]] = {}
+    for review in sorted(reviews, key=lambda review: review.side != BASE):
+        found.setdefault(review.pair or review.example_id, []).append(review)
+    return found
 
 
 def _scores(kind: str, cases: Mapping[str, list[ItemRecord]], calibration: str, how: Resampling) -> PassScores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def test_unusable_annotations_cost_the_rationale_not_the_row(
     expected = ["It", "isn't", "good."] if keeps_words else ["It", "isn't", "good", "."]
     assert [example.text[start:end] for start, end in example.words] == expected
     assert [note in what for what in quarantine.notes] == [True]
+    assert re.search(rf"1 × .*{note}.*; first at .*/[^/]+:\d+ \(used all the same\)", quarantine.summary())
     assert quarantine.rows == []
 
 

@@ -17,6 +17,11 @@ def test_spacing_case_and_signs_make_no_difference() -> None:
     assert find_duplicates(TRAIN, TEST) == ["test/0", "test/2", "test/4"]
 
 
+def test_line_breaks_of_html_make_no_difference() -> None:
+    raw = examples("raw", "Dull.<br /><br />Never again.")
+    assert find_duplicates(raw, examples("clean", "Dull. Never again.", "Dull.")) == ["clean/0"]
+
+
 def test_policies() -> None:
     warning = check_overlap(TRAIN, TEST, title="cr_dev", policy="warn")
     assert warning is not None

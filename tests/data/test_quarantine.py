@@ -48,11 +48,12 @@ def test_summary_counts_by_kind_with_the_first_example() -> None:
     quarantine = Quarantine()
     for line, label in ((4, "meh"), (9, "bah")):
         quarantine.add("r.csv", line, f"unknown label {label!r}", {"label": label}, kind="unknown label")
-    quarantine.note("words don't align", 3)
+    for line in (5, 7):
+        quarantine.note("words don't align", f"r.csv:{line}")
     summary = quarantine.summary()
     assert "2 × unknown label; first at r.csv:4: unknown label 'meh'" in summary
     assert "bah" not in summary
-    assert "3 × words don't align" in summary
+    assert "2 × words don't align; first at r.csv:5 (used all the same)" in summary
     assert Quarantine().summary() == ""
 
 
@@ -73,11 +74,12 @@ def test_limit(bad: int, limit: int | None, total: int, stops: bool) -> None:
 def test_absorbing_takes_each_place_once_and_adds_up() -> None:
     whole, one, other = Quarantine(), Quarantine(rows_read=3), Quarantine(rows_read=2)
     one.add("a.jsonl", 4, "too long", "x")
-    one.note("cut")
+    one.note("cut", "a/1")
     other.add("a.jsonl", 4, "too long under another template", "x")
     other.add("b.jsonl", 4, "too long", "y")
-    other.note("cut")
+    other.note("cut", "a/1")  # the same review under another template
+    other.note("cut", "a/2")
     whole.absorb(one)
     whole.absorb(other)
     assert [row.place for row in whole.rows] == ["a.jsonl:4", "b.jsonl:4"]
-    assert whole.notes["cut"] == 2 and whole.rows_read == 5
+    assert list(whole.notes["cut"]) == ["a/1", "a/2"] and whole.rows_read == 5

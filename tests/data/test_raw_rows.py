@@ -136,6 +136,15 @@ def test_the_rest_of_a_broken_record_is_no_review(tmp_path: Path) -> None:
     assert [line for line, _ in bad(rows)] == [2, 3]
 
 
+def test_a_quotation_that_spans_rows_of_a_tsv_does_not_join_them(tmp_path: Path) -> None:
+    content = 'text\tlabel\n"I loved it.\t1\na dull one\t0\nYou will too."\t1\n"two\nlines"\t0\nlast\t1\n'
+    rows = read(tmp_path, "r.tsv", content)
+    assert good(rows) == [(3, "a dull one"), (4, 'You will too."'), (5, "two\nlines"), (7, "last")]
+    (bad,) = [row for row in rows if row.problem]
+    assert (bad.line, bad.raw) == (2, '"I loved it.\t1')
+    assert bad.problem == ("a quote that only a later row closes", "broken CSV record")
+
+
 def test_csv_rows_of_the_wrong_width_and_bytes(tmp_path: Path) -> None:
     rows = read(tmp_path, "r.csv", b"text,label\na,b,1\nalone\ncaf\xe9,1\nfine,1\n")
     assert good(rows) == [(5, "fine")]

@@ -79,6 +79,20 @@ def test_names_that_can_be_written_nowhere_are_set_aside(tmp_path: Path, setting
     assert (row.line, row.reason[-44:]) == (2, "has half of a surrogate pair (U+D800) at character 3"[-44:])
 
 
+def test_what_is_missing_is_no_name(tmp_path: Path) -> None:
+    rows = [{"text": "fine", "label": 1, "p": p} for p in (1, 1, None, float("nan"), float("nan"), " ")]
+    path = write(tmp_path / "r.jsonl", rows)
+    examples = load(path, pair_column="p", group_column="p", side_column="p")
+    assert [e.pair for e in examples] == [e.side for e in examples] == ["1", "1", "", "", "", ""]
+    assert {e.group for e in examples} == {"1", ""}
+
+
+@pytest.mark.parametrize(("first", "second"), [("True", "False"), ("true", "false"), ("original", "edited")])
+def test_sides_of_a_csv(tmp_path: Path, first: str, second: str) -> None:
+    (tmp_path / "r.csv").write_text(f"text,label,is_original\nfine,1,{first}\nbad,0,{second}\n")
+    assert [e.side for e in load(str(tmp_path / "r.csv"), side_column="is_original")] == ["original", "edited"]
+
+
 def test_unusual_texts_survive_as_they_are(tmp_path: Path) -> None:
     texts = [
         "👍",
@@ -148,6 +162,22 @@ def test_the_planted_data_follow_the_mapping() -> None:
     assert plain[0].example_id == "planted_validation/1"
     with pytest.raises(AfaError, match=r"data\.labels lacks 0"):
         load_examples(Source(), {"a": (1,), "b": (2,)}, seed=0, quarantine=Quarantine())
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"negative": (0,), "neutral": (1,), "positive": (2,)}, {0, 2}),
+        ({"very_negative": (0,), "negative": (1,), "neutral": (2,), "positive": (3,), "very_positive": (4,)}, {1, 3}),
+        ({"bad": (0, "negative"), "middling": (1,), "good": (2, "positive")}, {0, 2}),
+    ],
+)
+@pytest.mark.parametrize("path", ["builtin:planted", "builtin:checklist"])
+def test_builtin_reviews_keep_their_meaning_among_more_classes(
+    path: str, labels: dict[str, tuple[Any, ...]], expected: set[int]
+) -> None:
+    examples = load_examples(Source(path=path), labels, seed=0, quarantine=Quarantine())
+    assert {e.label for e in examples} == expected
 
 
 def test_ids_groups_and_repeated_ids(tmp_path: Path) -> None:
@@ -246,6 +276,13 @@ def test_parts_keep_pairs_whole(tmp_path: Path) -> None:
     first, second = (load(path, pair_column="p", part=part) for part in ((0, 0.5), (0.5, 1)))
     assert first and second and not {e.pair for e in first} & {e.pair for e in second}
     assert {sum(e.pair == pair for e in first) for pair in {e.pair for e in first}} == {3}
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), ""])
+def test_parts_cut_reviews_without_a_pair_by_their_text(tmp_path: Path, missing: object) -> None:
+    path = write(tmp_path / "r.jsonl", [{"text": f"text {k}", "label": 1, "p": missing} for k in range(60)])
+    first, second = (load(path, pair_column="p", part=part) for part in ((0, 0.5), (0.5, 1)))
+    assert len(first) + len(second) == 60 and min(len(first), len(second)) > 15
 
 
 @pytest.mark.parametrize("part", [(0.5, 0.5), (0.9, 0.1), (-0.1, 1), (0, 1.1)])

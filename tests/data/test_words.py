@@ -22,6 +22,7 @@ def words(text: str) -> list[str]:
         ("", []),
         (" \t\u3000\xa0\n", []),
         ("\u200b\x00\ufeff", []),
+        ("Dull.<br /><br />Loved it<BR>br < 3", ["Dull", ".", "Loved", "it", "br", "<", "3"]),
         ("ok", ["ok"]),
     ],
 )
@@ -52,6 +53,8 @@ def test_a_long_word_is_one_word() -> None:
         ("well, crafted!", ["well", "crafted"], ["well", "crafted"]),
         ("the the the", ["the", "the", "the"], ["the", "the", "the"]),
         ("crafted, engaging", ["crafted,", "engaging"], ["crafted,", "engaging"]),
+        ("Dull.<br /><br />Mine", ["Dull", ".", "Mine"], ["Dull", ".", "Mine"]),
+        ("Dull.<br />Mine", ["Dull.<br", "/>Mine"], ["Dull.<br", "/>Mine"]),
     ],
 )
 def test_given_words_are_found(text: str, tokens: list[str], expected: list[str]) -> None:

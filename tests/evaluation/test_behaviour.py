@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from records import item
 
 from afa_llm.errors import AfaError
-from afa_llm.evaluation.behaviour import behaviour_rows, passes
+from afa_llm.evaluation.behaviour import behaviour_rows, check_cases, passes
 from afa_llm.evaluation.estimates import Resampling, wilson
 from afa_llm.evaluation.prompted_sentiment import ItemRecord
+from afa_llm.records import Example
 
 HOW = Resampling(300, 0.95, 0)
 
@@ -70,6 +73,18 @@ def test_order_in_the_file_does_not_matter_and_single_bases_are_no_case() -> Non
     assert behaviour_rows([item("r", 0.5)], None, "none", HOW) == []
 
 
-def test_a_case_without_its_base_is_refused() -> None:
-    with pytest.raises(AfaError, match="case 'a' of test 'INV names': wants one review whose side is 'base'"):
-        behaviour_rows(case("INV names", "a", 1, 0.6, 0.4)[1:], None, "none", HOW)
+def test_a_case_whose_base_was_set_aside_is_none() -> None:
+    items = case("INV names", "a", 1, 0.6, 0.4)[1:] + case("INV names", "b", 1, 0.6, 0.7)
+    (row,) = behaviour_rows(items, None, "none", HOW)
+    assert row.cases == 1 and row.before.pass_rate.value == 1.0
+
+
+@pytest.mark.parametrize("sides", [("original", "edited"), ("base", "base")])
+def test_a_case_without_one_base_is_refused(sides: tuple[str, str]) -> None:
+    examples = [Example(f"r{k}", "fine", 1, (), None, "INV names", "a", side) for k, side in enumerate(sides)]
+    with pytest.raises(AfaError, match="mine, case 'a' of test 'INV names': wants one review whose side is 'base'"):
+        check_cases("mine", examples)
+    check_cases("mine", [replace(example, group="other") for example in examples])
+    check_cases(
+        "mine", [replace(example, side=side) for example, side in zip(examples, ("changed", "base"), strict=True)]
+    )
