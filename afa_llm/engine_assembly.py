@@ -74,6 +74,8 @@ def build_service(
             fleet = _engines(config, decoder, folder, answers, tell)
         except AfaError as failure:
             error = failure
+        except OSError as failure:  # of the folder for logs
+            error = AfaError(f"rollouts: {failure.filename or folder}: {failure.strerror or failure}")
     for each in world.gather(error):
         if each is not None:
             raise each

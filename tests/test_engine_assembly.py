@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -62,6 +63,18 @@ def test_one_rank_holds_engines_or_one_of_each_node() -> None:
     assert engine_assembly._holders(each, Ranks()) == [0, 1, 4]  # type: ignore[arg-type]
     theirs = Rollouts(one_per_node=True, addresses=("http://10.0.0.1:80",))
     assert engine_assembly._holders(theirs, Ranks()) == [0]  # type: ignore[arg-type]
+
+
+def test_an_unpacked_base_that_finds_no_room_is_told(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(AfaError, match=rf"cannot be written to {tmp_path}/base: .*File too large"):
+            save_dequantised(Model(dtype="float32"), tmp_path / "base")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_unpacked_base_answers_like_the_quantised_one(tmp_path: Path) -> None:
