@@ -42,6 +42,16 @@ def test_round_trip(tmp_path: Path) -> None:
     assert torch.equal(found.rank_states[0]["random"], torch.get_rng_state())
 
 
+def test_what_a_gpu_saved_is_read_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each rank would also read it onto the GPU of rank 0."""
+    with monkeypatch.context() as saving:
+        saving.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        save(tmp_path, 1)
+    found = newest_checkpoint(tmp_path, ALONE)
+    assert found is not None and found.adversary is not None
+    assert found.adversary["discriminator"]["w"].device.type == "cpu"
+
+
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 10, 11):
         save(tmp_path, step, keep=2)
