@@ -169,11 +169,16 @@ def _adapter_folder(settings: Rollouts, folder: Path, rank: int) -> Path:
 def _token(settings: Rollouts) -> str:
     if settings.token_variable is None:
         return ""
-    token = os.environ.get(settings.token_variable, "")
+    token = os.environ.get(settings.token_variable, "").strip()  # a secret out of a file ends with a new line
     if not token:
         raise AfaError(
             f"rollouts.addresses = {list(settings.addresses)}: the environment variable {settings.token_variable} "
             "holds no token for them; set it, or rollouts.token_variable=null for engines that ask for none"
+        )
+    if not (token.isascii() and token.isprintable()):
+        raise AfaError(
+            f"rollouts.token_variable = {settings.token_variable}: what that variable holds cannot be sent as a token; "
+            "set it to visible ASCII characters"
         )
     return token
 

@@ -51,6 +51,16 @@ def test_engines_at_addresses_want_a_token(monkeypatch: pytest.MonkeyPatch) -> N
     check_engine(settings)
 
 
+def test_a_token_that_no_request_can_carry_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Rollouts(backend="vllm_server", addresses=("http://10.0.0.1:80",))
+    monkeypatch.setenv("AFA_ENGINE_TOKEN", "secret\n")  # as out of a file
+    assert engine_assembly._token(settings) == "secret"
+    for token in ("two\nlines", "t€n"):
+        monkeypatch.setenv("AFA_ENGINE_TOKEN", token)
+        with pytest.raises(AfaError, match=r"rollouts.token_variable = AFA_ENGINE_TOKEN: .* cannot be sent"):
+            check_engine(settings)
+
+
 def test_one_rank_holds_engines_or_one_of_each_node() -> None:
     class Ranks:
         rank, size = 0, 5
