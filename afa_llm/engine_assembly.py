@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import socket
@@ -162,8 +163,10 @@ def _node() -> str:
 
 
 def _adapter_folder(settings: Rollouts, folder: Path, rank: int) -> Path:
+    """A run's own: cells of a benchmark are called after their seed alone, and may share rollouts.adapter_folder."""
     parent = Path(settings.adapter_folder) if settings.adapter_folder else folder / "engine"
-    return (parent / f"adapters_{folder.name}_{rank}").resolve()
+    run = hashlib.blake2b(os.fsencode(folder.resolve()), digest_size=4).hexdigest()
+    return (parent / f"adapters_{folder.name}_{run}_{rank}").resolve()
 
 
 def _token(settings: Rollouts) -> str:

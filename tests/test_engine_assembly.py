@@ -61,6 +61,16 @@ def test_a_token_that_no_request_can_carry_is_told(monkeypatch: pytest.MonkeyPat
             check_engine(settings)
 
 
+def test_runs_of_one_name_have_adapter_folders_of_their_own(tmp_path: Path) -> None:
+    """Cells of a benchmark are called seed0, seed1, ... in every arm; each takes its folder away at its end."""
+    shared = Rollouts(adapter_folder=str(tmp_path / "shared"))
+    runs = [tmp_path / arm / "seed0" for arm in ("afa", "cross-entropy")]
+    found = [engine_assembly._adapter_folder(shared, run, rank) for run in runs for rank in (0, 8)]
+    assert len(set(found)) == 4 and {path.parent for path in found} == {tmp_path / "shared"}
+    assert found[0] == engine_assembly._adapter_folder(shared, runs[0], 0)  # a resumed run comes back to it
+    assert engine_assembly._adapter_folder(Rollouts(), runs[0], 0).parent == runs[0] / "engine"
+
+
 def test_one_rank_holds_engines_or_one_of_each_node() -> None:
     class Ranks:
         rank, size = 0, 5
