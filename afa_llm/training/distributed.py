@@ -142,6 +142,7 @@ def start(engine: str, timeout_minutes: float, *, lockstep: bool = False) -> Wor
     if size == 1 and not {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT=str(free_port()))
+    os.environ.setdefault("LOCAL_RANK", str(local))  # of one process: DeepSpeed wants it said
     if on_gpu:
         torch.cuda.set_device(local)
     deepspeed.init_distributed(
@@ -159,7 +160,7 @@ def place_in_job(environment: Mapping[str, str]) -> tuple[int, int, int]:
     size, rank = _number(environment, "WORLD_SIZE", "1"), _number(environment, "RANK", "0")
     if rank >= size:
         raise AfaError(f"RANK = {rank}: not below WORLD_SIZE = {size}; {LAUNCH}")
-    needed = ("RANK", "MASTER_ADDR", "MASTER_PORT") if size > 1 else ()
+    needed = ("RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK") if size > 1 else ()
     missing = [name for name in needed if not environment.get(name)]
     if missing:
         raise AfaError(f"WORLD_SIZE = {size}: {missing[0]} is not set beside it; {LAUNCH}")

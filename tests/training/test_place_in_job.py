@@ -27,7 +27,11 @@ def test_places() -> None:
         ({"RANK": "5"}, "RANK = 5: not below WORLD_SIZE = 1"),
         ({"WORLD_SIZE": "2", **MEETING}, "WORLD_SIZE = 2: RANK is not set beside it"),
         ({"WORLD_SIZE": "2", "RANK": "1"}, "WORLD_SIZE = 2: MASTER_ADDR is not set beside it"),
-        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "x"}, "MASTER_PORT = 'x'"),
+        ({"WORLD_SIZE": "2", "RANK": "1", **MEETING}, "WORLD_SIZE = 2: LOCAL_RANK is not set beside it"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "x"},
+            "MASTER_PORT = 'x'",
+        ),
     ],
 )
 def test_variables_that_no_launcher_sets_so(environment: dict[str, str], message: str) -> None:
