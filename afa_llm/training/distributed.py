@@ -121,7 +121,8 @@ class World:
 def start(engine: str, timeout_minutes: float, *, lockstep: bool = False) -> World:
     """Join the job of the launcher's environment (RANK, WORLD_SIZE, LOCAL_RANK); without one, a world of one.
 
-    Raises AfaError where several ranks meet the plain engine, and where those variables don't belong together.
+    Raises AfaError where several ranks meet the plain engine, where those variables don't belong together, and where
+    the ranks do not find each other.
     """
     size, rank, local = place_in_job(os.environ)
     if engine == "plain":
@@ -145,12 +146,15 @@ def start(engine: str, timeout_minutes: float, *, lockstep: bool = False) -> Wor
     os.environ.setdefault("LOCAL_RANK", str(local))  # of one process: DeepSpeed wants it said
     if on_gpu:
         torch.cuda.set_device(local)
-    deepspeed.init_distributed(
-        dist_backend="nccl" if on_gpu else "gloo",
-        auto_mpi_discovery=False,
-        verbose=False,
-        timeout=timedelta(minutes=timeout_minutes) + SLACK,
-    )
+    try:
+        deepspeed.init_distributed(
+            dist_backend="nccl" if on_gpu else "gloo",
+            auto_mpi_discovery=False,
+            verbose=False,
+            timeout=timedelta(minutes=timeout_minutes) + SLACK,
+        )
+    except dist.DistError as error:
+        raise AfaError(_not_met(error, rank)) from error
     device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
     return World(rank, size, device, lockstep=lockstep and size > 1)
 
@@ -167,6 +171,16 @@ def place_in_job(environment: Mapping[str, str]) -> tuple[int, int, int]:
     if environment.get("MASTER_PORT"):
         _number(environment, "MASTER_PORT", "")
     return size, rank, _number(environment, "LOCAL_RANK", "0")
+
+
+def _not_met(error: dist.DistError, rank: int) -> str:
+    place = f"MASTER_ADDR = {os.environ.get('MASTER_ADDR')}, MASTER_PORT = {os.environ.get('MASTER_PORT')}"
+    if "EADDRINUSE" in str(error):
+        return f"{place}: the port is taken here, perhaps by another job; set another MASTER_PORT on all nodes"
+    return (
+        f"{place}: rank {rank} did not meet the others there ({str(error).splitlines()[0][:200]}); see that rank 0 has "
+        "started, that this address reaches it, and that training.timeout_minutes is long enough"
+    )
 
 
 def _number(environment: Mapping[str, str], name: str, default: str) -> int:
