@@ -73,6 +73,7 @@ def test_a_disk_that_is_full_is_the_same_error_on_all_ranks(server: FaultyServer
             service.sync.save = full
         with pytest.raises(EnginesFailedError) as error:
             service.deliver(1)
+        service.generator.close()
         return str(error.value)
 
     def full(folder: Path) -> None:
@@ -91,7 +92,7 @@ def test_ranks_that_compute_a_little_otherwise_judge_a_delivery_alike(server: Fa
             return Answers(found.label_logprob_NC + torch.tensor([0.5, 0.0]), 0)
 
     def work(member: Member) -> str:
-        connected(member, server, tmp_path / "adapters", Another() if member.rank else None)
+        connected(member, server, tmp_path / "adapters", Another() if member.rank else None).generator.close()
         return "agreed"
 
     assert on_every_rank(2, work) == ["agreed"] * 2

@@ -68,6 +68,7 @@ def test_an_engine_that_cannot_wake_or_sleep_is_told(engine: LocalEngine) -> Non
     engine._llm = None  # it was closed while it slept
     with pytest.raises(EnginesFailedError, match="the engine has ended"):
         generator.answer([(1, 2)], ANSWERS)
+    generator.close()
 
 
 def test_an_adapter_that_cannot_be_unloaded_is_told(engine: LocalEngine) -> None:
