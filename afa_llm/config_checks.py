@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from afa_llm.config import Config
@@ -231,7 +232,7 @@ def _served_base(config: Config) -> list[str]:
 def _addresses(config: Config) -> list[str]:
     rollouts, found = config.rollouts, []
     for address in rollouts.addresses:
-        if not address.startswith(("http://", "https://")):
+        if not _is_address(address):
             found.append(f"rollouts.addresses = {address!r}: no address; write http://host:port")
     if rollouts.addresses and rollouts.serve == "dequantised":
         found.append(
@@ -239,6 +240,18 @@ def _addresses(config: Config) -> list[str]:
             "of the two out"
         )
     return found
+
+
+def _is_address(text: str) -> bool:
+    """Whether it names a host, and a port or none; an engine's paths begin at its root."""
+    try:
+        place = urlsplit(text)
+        named = bool(place.hostname) and place.port != 0  # reading a port that is none raises
+    except ValueError:
+        return False
+    bare = place.path in ("", "/") and not (place.query or place.fragment or "@" in place.netloc)
+    spelled = text.isascii() and text.isprintable() and " " not in text
+    return place.scheme in ("http", "https") and named and bare and spelled
 
 
 def _unicode(config: Config) -> list[str]:

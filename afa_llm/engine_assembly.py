@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import socket
@@ -74,6 +75,8 @@ def build_service(
             fleet = _engines(config, decoder, folder, answers, tell)
         except AfaError as failure:
             error = failure
+        except OSError as failure:  # of the folder for logs
+            error = AfaError(f"rollouts: {failure.filename or folder}: {failure.strerror or failure}")
     for each in world.gather(error):
         if each is not None:
             raise each
@@ -160,18 +163,25 @@ def _node() -> str:
 
 
 def _adapter_folder(settings: Rollouts, folder: Path, rank: int) -> Path:
+    """A run's own: cells of a benchmark are called after their seed alone, and may share rollouts.adapter_folder."""
     parent = Path(settings.adapter_folder) if settings.adapter_folder else folder / "engine"
-    return (parent / f"adapters_{folder.name}_{rank}").resolve()
+    run = hashlib.blake2b(os.fsencode(folder.resolve()), digest_size=4).hexdigest()
+    return (parent / f"adapters_{folder.name}_{run}_{rank}").resolve()
 
 
 def _token(settings: Rollouts) -> str:
     if settings.token_variable is None:
         return ""
-    token = os.environ.get(settings.token_variable, "")
+    token = os.environ.get(settings.token_variable, "").strip()  # a secret out of a file ends with a new line
     if not token:
         raise AfaError(
             f"rollouts.addresses = {list(settings.addresses)}: the environment variable {settings.token_variable} "
             "holds no token for them; set it, or rollouts.token_variable=null for engines that ask for none"
+        )
+    if not (token.isascii() and token.isprintable()):
+        raise AfaError(
+            f"rollouts.token_variable = {settings.token_variable}: what that variable holds cannot be sent as a token; "
+            "set it to visible ASCII characters"
         )
     return token
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -50,6 +51,26 @@ def test_engines_at_addresses_want_a_token(monkeypatch: pytest.MonkeyPatch) -> N
     check_engine(settings)
 
 
+def test_a_token_that_no_request_can_carry_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Rollouts(backend="vllm_server", addresses=("http://10.0.0.1:80",))
+    monkeypatch.setenv("AFA_ENGINE_TOKEN", "secret\n")  # as out of a file
+    assert engine_assembly._token(settings) == "secret"
+    for token in ("two\nlines", "t€n"):
+        monkeypatch.setenv("AFA_ENGINE_TOKEN", token)
+        with pytest.raises(AfaError, match=r"rollouts.token_variable = AFA_ENGINE_TOKEN: .* cannot be sent"):
+            check_engine(settings)
+
+
+def test_runs_of_one_name_have_adapter_folders_of_their_own(tmp_path: Path) -> None:
+    """Cells of a benchmark are called seed0, seed1, ... in every arm; each takes its folder away at its end."""
+    shared = Rollouts(adapter_folder=str(tmp_path / "shared"))
+    runs = [tmp_path / arm / "seed0" for arm in ("afa", "cross-entropy")]
+    found = [engine_assembly._adapter_folder(shared, run, rank) for run in runs for rank in (0, 8)]
+    assert len(set(found)) == 4 and {path.parent for path in found} == {tmp_path / "shared"}
+    assert found[0] == engine_assembly._adapter_folder(shared, runs[0], 0)  # a resumed run comes back to it
+    assert engine_assembly._adapter_folder(Rollouts(), runs[0], 0).parent == runs[0] / "engine"
+
+
 def test_one_rank_holds_engines_or_one_of_each_node() -> None:
     class Ranks:
         rank, size = 0, 5
@@ -62,6 +83,18 @@ def test_one_rank_holds_engines_or_one_of_each_node() -> None:
     assert engine_assembly._holders(each, Ranks()) == [0, 1, 4]  # type: ignore[arg-type]
     theirs = Rollouts(one_per_node=True, addresses=("http://10.0.0.1:80",))
     assert engine_assembly._holders(theirs, Ranks()) == [0]  # type: ignore[arg-type]
+
+
+def test_an_unpacked_base_that_finds_no_room_is_told(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(AfaError, match=rf"cannot be written to {tmp_path}/base: .*File too large"):
+            save_dequantised(Model(dtype="float32"), tmp_path / "base")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_unpacked_base_answers_like_the_quantised_one(tmp_path: Path) -> None:

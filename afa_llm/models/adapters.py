@@ -131,10 +131,16 @@ def _targets(model: nn.Module, settings: Lora) -> str | list[str]:
 def save_adapter(model: nn.Module, folder: Path) -> None:
     """adapter_model.safetensors and adapter_config.json, then a check that every LoRA weight arrived.
 
-    Under ZeRO-3 call it inside gathered parameters. Raises RuntimeError where a weight is missing or empty: an adapter
-    without its weights once passed for a good one in a peer.
+    Under ZeRO-3 call it inside gathered parameters. Raises AfaError where it cannot be written (disk full),
+    RuntimeError where a weight is missing or empty: an adapter without its weights once passed for a good one in a
+    peer.
     """
-    model.save_pretrained(str(folder), safe_serialization=True)  # type: ignore[operator]
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(str(folder), safe_serialization=True)  # type: ignore[operator]
+    except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in its own way
+        raise AfaError(f"{folder}: the adapter cannot be written: {first_reason(error)}") from error
     expected = sum(p.numel() for p in model.parameters() if p.requires_grad)
     sizes = [math.prod(shape) for shape in _saved_shapes(folder).values()]
     saved = sum(sizes)

@@ -29,10 +29,14 @@ class AdapterSync:
         self.name = ""
 
     def write(self, version: int) -> Path:
-        """The adapter's folder `adapter_v<version>`: it appears whole or not at all."""
+        """The adapter's folder `adapter_v<version>`: it appears whole or not at all. Raises OSError (disk full).
+
+        A run that was killed leaves its newest versions behind; the resumed one comes to the same numbers again.
+        """
         final = self.parent / f"adapter_v{version}"
         partial = self.parent / f".{final.name}_partial"
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in (partial, final):
+            shutil.rmtree(left, ignore_errors=True)
         self.parent.mkdir(parents=True, exist_ok=True)
         self.save(partial)
         partial.rename(final)

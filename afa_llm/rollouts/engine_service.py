@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from afa_llm.errors import AfaError
 from afa_llm.records import AnswerWords
 from afa_llm.rollouts.adapter_sync import AdapterSync
@@ -31,6 +33,7 @@ class EngineService:
     def __init__(self, fleet: Engines | None, team: Team, holders: Sequence[int], tell: Callable[[str], None]) -> None:
         self.fleet, self.team, self.tell = fleet, team, tell
         self.generator = ServerGenerator(fleet, team, holders)
+        self.folder: Path | str = "engine"
         self.sync: AdapterSync | None = None
         self.proof: DeliveryProof | None = None
         self.version = -1
@@ -61,7 +64,7 @@ class EngineService:
         if self.fleet:
             self.sync = AdapterSync(self.fleet, save, folder)
         with base():
-            ours_NC = trainer.answer(probe, answers).label_logprob_NC
+            ours_NC = self._ours()
         theirs_NC = self.generator.ask(probe, answers, base=True).result().label_logprob_NC
         self.proof = DeliveryProof(ours_NC, theirs_NC, limits)
         self.tell(f"engine and trainer on the base: mean |Δp| {self.proof.base.mean:.2g}")
@@ -80,12 +83,18 @@ class EngineService:
         self.generator.adapter = name or ""
         self.generator.adapter_version = self.version = version
         seconds = time.monotonic() - began
-        ours_NC = self.trainer.answer(self.probe, self.answers).label_logprob_NC
+        ours_NC = self._ours()
         theirs_NC = self.generator.answer(self.probe, self.answers).label_logprob_NC
         found = self.proof.check(version, ours_NC, theirs_NC)
         if warning := self.proof.warning(found):
             self.tell(warning)
         return {"delivery_gap": found.mean, "sync_seconds": seconds}
+
+    def _ours(self) -> torch.Tensor:
+        """The trainer's answers to the probe, those of rank 0 on all ranks: on another card they may differ in the last
+        bits, and a gap at the limit would be too large on some ranks alone, which would leave the others waiting."""
+        found: torch.Tensor = self.team.gather(self.trainer.answer(self.probe, self.answers).label_logprob_NC)[0]
+        return found
 
     def close(self) -> None:
         """End our engines and take our adapters from others'. On this rank alone; safe after any failure."""
@@ -104,6 +113,9 @@ class EngineService:
                 given = work(self.fleet)
             except AfaError as failure:
                 error = failure
+            except OSError as failure:  # the adapter's folder, an engine's log: the others wait for a word
+                error = AfaError(f"rollouts: {failure.filename or self.folder}: {failure.strerror or failure}")
+                error.__cause__ = failure
         for each in self.team.gather(error):
             if each is not None:
                 raise known_to_all(each)

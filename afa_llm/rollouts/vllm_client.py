@@ -52,7 +52,10 @@ class EngineClient:
     def models(self) -> dict[str, str]:
         """Name of each model and adapter it serves -> the base below it (empty for a base)."""
         reply = self._call("GET", "/v1/models", None, CONTROL_SECONDS)
-        return {card["id"]: card.get("parent") or "" for card in reply["data"]}
+        try:
+            return {card["id"]: card.get("parent") or "" for card in reply["data"]}
+        except (KeyError, TypeError, AttributeError) as error:  # something else answers there, such as a proxy
+            raise EngineFailureError(f"{self.address}/v1/models: no list of models: {str(reply)[:300]}") from error
 
     def load_adapter(self, name: str, folder: str) -> None:
         self._call("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder}, CONTROL_SECONDS)

@@ -21,6 +21,7 @@ import torch
 
 from afa_llm.errors import AfaError
 from afa_llm.rollouts.engine_process import LORA_RANKS, EngineLaunch
+from afa_llm.rollouts.generator import known_to_all
 from afa_llm.rollouts.label_scoring import ScoreRequest, Scores, sampling_parameters
 from afa_llm.rollouts.proposals import Continuation, Draw
 from afa_llm.rollouts.replica import Beat
@@ -78,7 +79,8 @@ class LocalEngine:
                 beat()
                 self._add(name, adapters[name])
             for name in self._adapters.keys() - adapters.keys():
-                self._llm.llm_engine.remove_lora(self._adapters.pop(name).lora_int_id)
+                with _told(f"cannot unload the adapter {name}"):
+                    self._llm.llm_engine.remove_lora(self._adapters.pop(name).lora_int_id)
 
     def score(self, requests: Sequence[ScoreRequest], adapter: str, beat: Beat) -> list[Scores]:
         """Scores in the order of the requests, by the adapter of this name, or by the base where it is empty.
@@ -97,10 +99,11 @@ class LocalEngine:
         ]
 
     def rest(self) -> None:
-        """Give the GPU's memory to the trainer until the next question."""
+        """Give the GPU's memory to the trainer until the next question. Raises AfaError."""
         with self._lock:
             if self.shares_memory and self._llm is not None and not self._asleep:
-                self._llm.sleep(level=1)
+                with _told("cannot give memory back"):
+                    self._llm.sleep(level=1)
                 self._asleep = True
 
     def close(self) -> None:
@@ -147,30 +150,27 @@ class LocalEngine:
     def _ask(self, prompts: Sequence[Any], parameters: Sequence[Any], adapter: Any) -> list[Any]:
         if self._llm is None:
             raise AfaError("rollouts: the engine has ended")
-        try:
-            outputs = self._llm.generate(prompts, list(parameters), use_tqdm=False, lora_request=adapter)
-        except Exception as error:
-            raise AfaError(f"rollouts: the engine failed: {type(error).__name__}: {error}") from error
-        return list(outputs)
+        with _told("failed"):
+            return list(self._llm.generate(prompts, list(parameters), use_tqdm=False, lora_request=adapter))
 
     def _add(self, name: str, folder: str) -> None:
         from vllm.lora.request import LoRARequest
 
         self._numbers += 1
         request = LoRARequest(name, self._numbers, folder)
-        try:
+        with _told(f"cannot load the adapter {folder}"):
             loaded = self._llm.llm_engine.add_lora(request)
-        except Exception as error:
-            raise AfaError(
-                f"rollouts: the engine cannot load the adapter {folder}: {type(error).__name__}: {error}"
-            ) from error
         if not loaded:
             raise AfaError(f"rollouts: the engine did not load the adapter {folder}")
         self._adapters[name] = request
 
     def _wake(self) -> None:
-        if self._asleep:
-            self._llm.wake_up()
+        if self._asleep and self._llm is not None:
+            # The trainer may hold what was the engine's: what it frees, torch keeps for itself.
+            with _told(
+                f"cannot wake; rollouts.memory_share = {self.memory_share:g} may be too much beside the trainer"
+            ):
+                self._llm.wake_up()
             self._asleep = False
 
     @staticmethod
@@ -182,16 +182,23 @@ class LocalEngine:
 
 @dataclass(frozen=True)
 class LocalProposer:
-    """The engine as who proposes words; see `Proposer`."""
+    """The engine as who proposes words; see `Proposer`. Raises EnginesFailedError, at which a trainer saves what was
+    learned, and whatever `beat` raises."""
 
     engine: LocalEngine
     beat: Beat
 
     def draw(self, asked: Sequence[Draw]) -> list[tuple[int, ...]]:
-        return self.engine.draw(asked, self.beat)
+        try:
+            return self.engine.draw(asked, self.beat)
+        except AfaError as error:
+            raise known_to_all(error) from error.__cause__
 
     def score(self, asked: Sequence[Continuation]) -> list[float]:
-        return self.engine.continue_(asked, self.beat)
+        try:
+            return self.engine.continue_(asked, self.beat)
+        except AfaError as error:
+            raise known_to_all(error) from error.__cause__
 
 
 def _arguments(launch: EngineLaunch, gpu_share: float | None) -> dict[str, Any]:
@@ -241,6 +248,15 @@ def _draw_parameters(draw: Draw) -> dict[str, Any]:
     elif draw.banned is not None:
         found["logit_bias"] = {draw.banned: -100.0}
     return found
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Whatever vLLM or CUDA stumbles over in the block, as an AfaError."""
+    try:
+        yield
+    except Exception as error:
+        raise AfaError(f"rollouts: the engine {what}: {type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,13 +247,15 @@ def _read(path: Path, world: World) -> Checkpoint:
         path=path,
         state=state,
         engine=load_file(path / "engine.safetensors"),
-        adversary=torch.load(adversary, weights_only=True) if adversary.exists() else None,
-        rank_states=_loaded([path / f"rank_{rank}.pt" for rank in own]),
+        adversary=_unpickled(adversary) if adversary.exists() else None,
+        rank_states=[_unpickled(path / f"rank_{rank}.pt") for rank in own],
     )
 
 
-def _loaded(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    return [torch.load(path, weights_only=True, map_location="cpu") for path in paths]
+def _unpickled(path: Path) -> dict[str, Any]:
+    """On the CPU: the GPU that it was saved from may not be here, or be another rank's."""
+    found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return found
 
 
 def _pickled(values: Mapping[str, Any]) -> bytes:

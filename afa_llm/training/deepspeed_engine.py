@@ -21,6 +21,14 @@ from afa_llm.training.distributed import World
 from afa_llm.training.engine import StepOutcome, optimizer_groups, refuse_leftovers
 
 OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+SETTLED = (
+    "optimizer",
+    "scheduler",
+    "fp16",
+    "bf16",
+    "bfloat16",
+    "torch_autocast",
+)  # or the adapter would not be float32
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -45,10 +53,12 @@ def deepspeed_settings(settings: Training, world: World) -> dict[str, Any]:
                 "set training.micro_batch_size, training.reviews_per_step or training.max_grad_norm"
             )
         merged.pop(key, None)
-    for section in ("optimizer", "scheduler", "fp16", "bf16"):
+    for section in SETTLED:
         if section in merged:
             raise AfaError(f"{settings.deepspeed_file}: section {section} is the run's own; take it out")
     zero = merged.setdefault("zero_optimization", {})
+    if not isinstance(zero, dict):
+        raise AfaError(f"{settings.deepspeed_file}: zero_optimization = {zero}: must be an object of settings")
     if zero.get("stage", settings.zero_stage) not in (settings.zero_stage, "auto"):
         raise AfaError(
             f"{settings.deepspeed_file}: zero_optimization.stage = {zero['stage']} but training.zero_stage = "
@@ -63,7 +73,7 @@ def deepspeed_settings(settings: Training, world: World) -> dict[str, Any]:
 
 
 class DeepSpeedEngine:
-    """One decoder under DeepSpeed."""
+    """One decoder under DeepSpeed. Raises AfaError on all ranks for a `training.deepspeed_file` that it cannot take."""
 
     def __init__(self, model: nn.Module, settings: Training, world: World) -> None:
         import deepspeed
@@ -75,9 +85,14 @@ class DeepSpeedEngine:
         optimizer = torch.optim.AdamW(
             optimizer_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas
         )
-        self.engine, *_ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=deepspeed_settings(settings, world)
-        )
+        merged = deepspeed_settings(settings, world)
+        try:
+            self.engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=merged)
+        except (AssertionError, ValueError, deepspeed.DeepSpeedConfigError) as error:
+            if not settings.deepspeed_file:
+                raise
+            reason = " ".join(str(error).split())[:400]
+            raise AfaError(f"{settings.deepspeed_file}: DeepSpeed does not take it: {reason}") from error
         if self.stage > 0:
             self._make_moments()
         if self.stage in (1, 2):

@@ -121,7 +121,8 @@ class World:
 def start(engine: str, timeout_minutes: float, *, lockstep: bool = False) -> World:
     """Join the job of the launcher's environment (RANK, WORLD_SIZE, LOCAL_RANK); without one, a world of one.
 
-    Raises AfaError where several ranks meet the plain engine, and where those variables don't belong together.
+    Raises AfaError where several ranks meet the plain engine, where those variables don't belong together, and where
+    the ranks do not find each other.
     """
     size, rank, local = place_in_job(os.environ)
     if engine == "plain":
@@ -142,14 +143,18 @@ def start(engine: str, timeout_minutes: float, *, lockstep: bool = False) -> Wor
     if size == 1 and not {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT=str(free_port()))
+    os.environ.setdefault("LOCAL_RANK", str(local))  # of one process: DeepSpeed wants it said
     if on_gpu:
         torch.cuda.set_device(local)
-    deepspeed.init_distributed(
-        dist_backend="nccl" if on_gpu else "gloo",
-        auto_mpi_discovery=False,
-        verbose=False,
-        timeout=timedelta(minutes=timeout_minutes) + SLACK,
-    )
+    try:
+        deepspeed.init_distributed(
+            dist_backend="nccl" if on_gpu else "gloo",
+            auto_mpi_discovery=False,
+            verbose=False,
+            timeout=timedelta(minutes=timeout_minutes) + SLACK,
+        )
+    except dist.DistError as error:
+        raise AfaError(_not_met(error, rank)) from error
     device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
     return World(rank, size, device, lockstep=lockstep and size > 1)
 
@@ -159,13 +164,23 @@ def place_in_job(environment: Mapping[str, str]) -> tuple[int, int, int]:
     size, rank = _number(environment, "WORLD_SIZE", "1"), _number(environment, "RANK", "0")
     if rank >= size:
         raise AfaError(f"RANK = {rank}: not below WORLD_SIZE = {size}; {LAUNCH}")
-    needed = ("RANK", "MASTER_ADDR", "MASTER_PORT") if size > 1 else ()
+    needed = ("RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK") if size > 1 else ()
     missing = [name for name in needed if not environment.get(name)]
     if missing:
         raise AfaError(f"WORLD_SIZE = {size}: {missing[0]} is not set beside it; {LAUNCH}")
     if environment.get("MASTER_PORT"):
         _number(environment, "MASTER_PORT", "")
     return size, rank, _number(environment, "LOCAL_RANK", "0")
+
+
+def _not_met(error: dist.DistError, rank: int) -> str:
+    place = f"MASTER_ADDR = {os.environ.get('MASTER_ADDR')}, MASTER_PORT = {os.environ.get('MASTER_PORT')}"
+    if "EADDRINUSE" in str(error):
+        return f"{place}: the port is taken here, perhaps by another job; set another MASTER_PORT on all nodes"
+    return (
+        f"{place}: rank {rank} did not meet the others there ({str(error).splitlines()[0][:200]}); see that rank 0 has "
+        "started, that this address reaches it, and that training.timeout_minutes is long enough"
+    )
 
 
 def _number(environment: Mapping[str, str], name: str, default: str) -> int:

@@ -42,11 +42,14 @@ def publish_folder(partial: Path, final: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Take the name away first: a kill half way leaves no half of a folder under it."""
+    """Take the name away first: a kill half way leaves no half of a folder under it. Raises OSError where it can't.
+
+    Files that somebody reads cannot go on every file system (NFS): `recover_folders` tries again.
+    """
     gone = path.with_name(f".gone_{path.name}")
     shutil.rmtree(gone, ignore_errors=True)
     path.rename(gone)
-    shutil.rmtree(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def recover_folders(parent: Path) -> None:

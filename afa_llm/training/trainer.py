@@ -218,12 +218,17 @@ class Trainer:
         )
 
     def save_adapter(self, folder: Path) -> None:
-        """The trained adapter in PEFT format; every rank calls it, rank 0 writes."""
-        model = self.round.decoder.model
+        """The trained adapter in PEFT format; every rank calls it, rank 0 writes. Raises AfaError on all ranks where it
+        cannot be written; the weights are in the last checkpoint."""
+        model, trouble = self.round.decoder.model, None
         with self.engine.whole([p for p in model.parameters() if p.requires_grad]):
             if self.world.leads:
-                save_adapter(model, folder)
-        self.world.wait()
+                try:
+                    save_adapter(model, folder)
+                except AfaError as error:
+                    trouble = f"{error}. All steps are saved in {self.checkpoints}: run.resume=true goes on"
+        if trouble := self.world.from_leader(trouble):
+            raise AfaError(trouble)
 
     def resume(self) -> int:
         """Bring everything to the newest checkpoint where run.resume is set. Returns the steps done, 0 without one.

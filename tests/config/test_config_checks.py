@@ -172,6 +172,14 @@ def test_a_contradiction_is_found_once_and_its_fix_works(name: str) -> None:
         assert contradictions(load_config(None, [*given, *fix])) == []
 
 
+@pytest.mark.parametrize(
+    "address", ["http://", "http://host:port", "http://[::1", "http://a b:80", "http://host/v1", "http://me:pw@host:80"]
+)
+def test_an_address_that_no_request_can_go_to_is_told(address: str) -> None:
+    with pytest.raises(AfaError, match=r"rollouts.addresses = .*: no address; write http://host:port"):
+        load_config(None, [*ENGINE, f"rollouts.addresses=['{address}']"])
+
+
 def test_the_defaults_agree_with_each_other() -> None:
     assert contradictions(Config()) == []
 
@@ -185,7 +193,7 @@ def test_the_defaults_agree_with_each_other() -> None:
         [*ALONE, "model.quantization=none", "model.quant_storage=uint8"],
         [*ALONE, "training.deepspeed_file=ds.json"],
         ["rollouts.backend=vllm_server", "objective.policy_gradient_weight=0"],
-        [*ENGINE, "rollouts.addresses=['http://10.0.0.1:80', 'https://engine.example']"],
+        [*ENGINE, "rollouts.addresses=['http://10.0.0.1:80', 'https://engine.example/', 'http://[::1]:8000']"],
     ],
 )
 def test_what_only_looks_like_a_contradiction(overrides: list[str]) -> None:

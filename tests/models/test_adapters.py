@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from saved_models import (
 from tiny_models import gradients, make_view, tiny_model
 
 from afa_llm.config_running import Lora, Training
+from afa_llm.errors import AfaError
 from afa_llm.models.adapters import attach_lora, load_adapter, save_adapter
 from afa_llm.models.decoder import Decoder
 from afa_llm.training.engine import PlainEngine
@@ -209,6 +211,18 @@ def test_an_adapter_file_that_lost_tensors_is_an_error(
     monkeypatch.setattr(model, "save_pretrained", save_less)
     with pytest.raises(RuntimeError, match="adapter holds"):
         save_adapter(model, tmp_path / "adapter")
+
+
+def test_an_adapter_that_finds_no_room_is_told(saved: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for a disk that is full: safetensors tells of both in an error of its own."""
+    model = with_lora(saved)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(AfaError, match=rf"{tmp_path}/adapter: the adapter cannot be written: .*File too large"):
+            save_adapter(model, tmp_path / "adapter")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_saved_adapter_holds_every_trained_number(saved: Path, tmp_path: Path) -> None:

@@ -155,3 +155,13 @@ def test_a_fault_of_ours_reaches_the_caller(servers: list[FaultyServer], monkeyp
     with pytest.raises(KeyError, match="ours"):
         fleet.score(REQUESTS, "", nothing)
     assert threading.active_count() < 20
+
+
+@pytest.mark.parametrize("reply", ["<html>", {}, {"data": None}, {"data": ["base"]}])
+def test_an_address_where_something_else_answers_is_told(
+    servers: list[FaultyServer], monkeypatch: pytest.MonkeyPatch, reply: object
+) -> None:
+    """A proxy, or another program, that says yes to everything."""
+    monkeypatch.setattr(servers[0], "_answer", lambda *_: (200, reply))
+    with pytest.raises(AfaError, match=r"the engine does not say what it serves: .*/v1/models: no list of models"):
+        ready(servers[0])

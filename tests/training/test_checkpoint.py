@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -40,6 +42,16 @@ def test_round_trip(tmp_path: Path) -> None:
     assert torch.equal(found.engine["a|weight"], torch.arange(6.0) + 4)
     assert found.adversary is not None and found.adversary["discriminator"]["w"].tolist() == [4, 4]
     assert torch.equal(found.rank_states[0]["random"], torch.get_rng_state())
+
+
+def test_what_a_gpu_saved_is_read_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each rank would also read it onto the GPU of rank 0."""
+    with monkeypatch.context() as saving:
+        saving.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        save(tmp_path, 1)
+    found = newest_checkpoint(tmp_path, ALONE)
+    assert found is not None and found.adversary is not None
+    assert found.adversary["discriminator"]["w"].device.type == "cpu"
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
@@ -211,6 +223,24 @@ def test_nothing_is_pruned_before_the_new_one_stands(tmp_path: Path, monkeypatch
     save(tmp_path, 2, keep=1)
     assert seen == [True]
     assert not (tmp_path / "step_000001").exists()
+
+
+def test_an_old_one_that_somebody_reads_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS keeps a file that is open under another name, and its folder with it."""
+    rmdir = os.rmdir
+
+    def kept(path: str, **more: Any) -> None:
+        if ".gone_" in str(path):
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+        rmdir(path, **more)
+
+    save(tmp_path, 1)
+    with monkeypatch.context() as reading:
+        reading.setattr(os, "rmdir", kept)
+        save(tmp_path, 2, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".gone_step_000001", "step_000002"]
+    save(tmp_path, 3, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000003"]
 
 
 def test_pickled_code_is_not_run(tmp_path: Path) -> None:

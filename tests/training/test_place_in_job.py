@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from afa_llm.errors import AfaError
@@ -27,9 +33,26 @@ def test_places() -> None:
         ({"RANK": "5"}, "RANK = 5: not below WORLD_SIZE = 1"),
         ({"WORLD_SIZE": "2", **MEETING}, "WORLD_SIZE = 2: RANK is not set beside it"),
         ({"WORLD_SIZE": "2", "RANK": "1"}, "WORLD_SIZE = 2: MASTER_ADDR is not set beside it"),
-        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "x"}, "MASTER_PORT = 'x'"),
+        ({"WORLD_SIZE": "2", "RANK": "1", **MEETING}, "WORLD_SIZE = 2: LOCAL_RANK is not set beside it"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "x"},
+            "MASTER_PORT = 'x'",
+        ),
     ],
 )
 def test_variables_that_no_launcher_sets_so(environment: dict[str, str], message: str) -> None:
     with pytest.raises(AfaError, match=message):
         place_in_job(environment)
+
+
+def test_a_port_that_another_job_has_is_told(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        ranks = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = os.environ | ranks | {"DS_ACCELERATOR": "cpu", "PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-m", "afa_llm", "train", "training.engine=deepspeed", f"run.output_dir={tmp_path}"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 2, done.stderr
+    assert f"MASTER_PORT = {port}: the port is taken here" in done.stderr and "Traceback" not in done.stderr

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_training import small_trainer
 
 from afa_llm.config_running import Training
+from afa_llm.errors import AfaError
 from afa_llm.training.distributed import World
 from afa_llm.training.metrics import Means, MetricsLog, logged_at
 from afa_llm.training.step_batches import planned_steps
@@ -75,3 +77,21 @@ def test_metrics_after_a_resume_hold_each_step_once(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert rows[0]["bad"] is None and rows[3]["loss"] == 40.0
+
+
+def test_a_trained_adapter_that_cannot_be_written_is_told_on_all_ranks(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").write_text("")  # no folder can be under it
+    trainer = small_trainer(tiny_model, tmp_path)
+    with pytest.raises(AfaError, match=r"adapter: the adapter cannot be written.*checkpoints: run.resume=true goes on"):
+        trainer.save_adapter(tmp_path / "full" / "adapter")
+
+    class Second(World):
+        """Rank 1, that hears of rank 0's trouble."""
+
+        def from_leader(self, item: object) -> object:
+            assert item is None
+            return "no room"
+
+    trainer.world = Second(1, 2, torch.device("cpu"))
+    with pytest.raises(AfaError, match="no room"):
+        trainer.save_adapter(tmp_path / "full" / "adapter")
