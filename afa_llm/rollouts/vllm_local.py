@@ -21,7 +21,6 @@ import torch
 
 from afa_llm.errors import AfaError
 from afa_llm.rollouts.engine_process import LORA_RANKS, EngineLaunch
-from afa_llm.rollouts.generator import known_to_all
 from afa_llm.rollouts.label_scoring import ScoreRequest, Scores, sampling_parameters
 from afa_llm.rollouts.proposals import Continuation, Draw
 from afa_llm.rollouts.replica import Beat
@@ -182,23 +181,16 @@ class LocalEngine:
 
 @dataclass(frozen=True)
 class LocalProposer:
-    """The engine as who proposes words; see `Proposer`. Raises EnginesFailedError, at which a trainer saves what was
-    learned, and whatever `beat` raises."""
+    """The engine as who proposes words; see `Proposer`. Raises AfaError, on this rank alone, and what `beat` raises."""
 
     engine: LocalEngine
     beat: Beat
 
     def draw(self, asked: Sequence[Draw]) -> list[tuple[int, ...]]:
-        try:
-            return self.engine.draw(asked, self.beat)
-        except AfaError as error:
-            raise known_to_all(error) from error.__cause__
+        return self.engine.draw(asked, self.beat)
 
     def score(self, asked: Sequence[Continuation]) -> list[float]:
-        try:
-            return self.engine.continue_(asked, self.beat)
-        except AfaError as error:
-            raise known_to_all(error) from error.__cause__
+        return self.engine.continue_(asked, self.beat)
 
 
 def _arguments(launch: EngineLaunch, gpu_share: float | None) -> dict[str, Any]:

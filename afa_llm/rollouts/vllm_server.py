@@ -61,13 +61,10 @@ class ServerGenerator:
         return Pending(self, everyone[self.team.rank], distinct, len(answers.labels), future, stop)
 
     def rest(self) -> None:
-        """As in `AskableGenerator`. Nothing may be on its way. Raises EnginesFailedError where an engine in this
-        process fails."""
+        """As in `AskableGenerator`. Nothing may be on its way. Raises AfaError, on this rank alone, where an engine in
+        this process fails."""
         if self.fleet:
-            try:
-                self.fleet.rest()
-            except AfaError as error:
-                raise known_to_all(error) from error.__cause__
+            self.fleet.rest()
 
     def close(self) -> None:
         """Nobody waits any more for what is under way."""

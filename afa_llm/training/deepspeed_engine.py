@@ -21,14 +21,8 @@ from afa_llm.training.distributed import World
 from afa_llm.training.engine import StepOutcome, optimizer_groups, refuse_leftovers
 
 OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-SETTLED = (
-    "optimizer",
-    "scheduler",
-    "fp16",
-    "bf16",
-    "bfloat16",
-    "torch_autocast",
-)  # or the adapter would not be float32
+SETTLED = ("optimizer", "scheduler", "fp16", "bf16", "bfloat16", "torch_autocast")
+"""Sections that are the run's own: the last four would take the adapter out of float32."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 

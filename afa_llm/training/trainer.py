@@ -116,8 +116,10 @@ class Trainer:
         except StoppedError:
             undo()
             self._stop(step, self.save(step))
-        except EnginesFailedError as failure:
-            if step == 0:
+        except AfaError as failure:
+            # What one of several ranks stumbles over alone, as over the engine in its process, the others do not know
+            # of: they would not come to save. They end when this one has gone.
+            if step == 0 or (self.world.size > 1 and not isinstance(failure, EnginesFailedError)):
                 raise
             undo()
             why, path = str(failure).rstrip("."), self.save(step)

@@ -1,4 +1,4 @@
-"""An engine in this process that breaks half way: told as an engine's failure, before which a trainer saves."""
+"""An engine in this process that breaks half way: told in one message, at which a trainer saves what was learned."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> LocalEngine:
     return found
 
 
-def test_words_that_cannot_be_drawn_are_an_engines_failure(engine: LocalEngine) -> None:
+def test_words_that_cannot_be_drawn_are_told(engine: LocalEngine) -> None:
     proposer = LocalProposer(engine, nothing)
-    with pytest.raises(EnginesFailedError, match="the engine failed: RuntimeError: out of memory in generate"):
+    with pytest.raises(AfaError, match="the engine failed: RuntimeError: out of memory in generate"):
         proposer.draw([Draw((1, 2), 0)])
-    with pytest.raises(EnginesFailedError, match="out of memory in generate"):
+    with pytest.raises(AfaError, match="out of memory in generate"):
         proposer.score([Continuation((1, 2), (3,))])
 
 
@@ -60,7 +60,7 @@ def test_a_stop_while_words_are_drawn_stays_a_stop(engine: LocalEngine) -> None:
 
 def test_an_engine_that_cannot_wake_or_sleep_is_told(engine: LocalEngine) -> None:
     generator = ServerGenerator(engine, ALONE, [0])
-    with pytest.raises(EnginesFailedError, match="cannot give memory back: RuntimeError: out of memory in sleep"):
+    with pytest.raises(AfaError, match="cannot give memory back: RuntimeError: out of memory in sleep"):
         generator.rest()
     engine._asleep = True
     with pytest.raises(EnginesFailedError, match=r"rollouts.memory_share = 0.4 may be too much .* in wake_up"):

@@ -13,7 +13,7 @@ from small_training import everything, small_trainer
 from stopping import ASKING, VALIDATED, differing, rows, stop_in
 from two_ranks import on_two_ranks
 
-from afa_llm.errors import EnginesFailedError, StoppedError
+from afa_llm.errors import AfaError, EnginesFailedError, StoppedError
 from afa_llm.records import Answers, AnswerWords
 from afa_llm.rollouts.generator import TransformersGenerator
 from afa_llm.training.best_validation import best_step
@@ -177,12 +177,14 @@ def test_a_stop_while_an_adapter_is_delivered_saves_the_step_before(tiny_model: 
     assert checkpoints(tmp_path) == ["step_000002"]
 
 
-def test_an_adapter_that_does_not_arrive_costs_no_step(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [EnginesFailedError, AfaError])
+def test_an_adapter_that_does_not_arrive_costs_no_step(tiny_model: Path, tmp_path: Path, kind: type) -> None:
+    """An error of this rank alone is known to all where there is no other."""
     trainer = small_trainer(tiny_model, tmp_path, *ASKING)
 
     def deliver(version: int) -> dict[str, float]:
         if version in failing:
-            raise EnginesFailedError("rollouts: adapter version did not arrive.")
+            raise kind("rollouts: adapter version did not arrive.")
         return {}
 
     trainer.deliver, failing = deliver, [2]
@@ -192,7 +194,7 @@ def test_an_adapter_that_does_not_arrive_costs_no_step(tiny_model: Path, tmp_pat
     _made(tmp_path / "b")
     trainer = small_trainer(tiny_model, tmp_path / "b", *ASKING)
     trainer.deliver, failing = deliver, [0]
-    with pytest.raises(EnginesFailedError, match=r"arrive\.$"):  # nothing was learned yet
+    with pytest.raises(kind, match=r"arrive\.$"):  # nothing was learned yet
         trainer.run()
     assert checkpoints(tmp_path / "b") == []
 
