@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from afa_llm.errors import AfaError
-from afa_llm.rollouts.engine_process import LORA_RANKS, EngineLaunch
+from afa_llm.rollouts.engine_process import CPU_CACHE, LORA_RANKS, EngineLaunch
 from afa_llm.rollouts.label_scoring import ScoreRequest, Scores, sampling_parameters
 from afa_llm.rollouts.proposals import Continuation, Draw
 from afa_llm.rollouts.replica import Beat
@@ -31,7 +31,7 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else this whole process is tied to some cores
     "VLLM_NO_USAGE_STATS": "1",
 }
-DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "1"}
+DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR", **CPU_CACHE}
 
 
 class LocalEngine:

