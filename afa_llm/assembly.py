@@ -136,6 +136,13 @@ def build_generator(config: Config, service: EngineService | None) -> AskableGen
     return BaseGenerator(service.generator) if config.rollouts.reader == "base" else service.generator
 
 
+def build_delivery(config: Config, service: EngineService | None) -> Callable[[int], dict[str, float]] | None:
+    """Puts the adapter into the engines as training goes on; None where rounds ask none, or ask the base alone."""
+    if service is None or not asks_in_rounds(config) or config.rollouts.reader == "base":
+        return None
+    return service.deliver
+
+
 def build_validation(config: Config, material: Material, decoder: Decoder, world: World) -> Callable[[], float] | None:
     """Mean cross-entropy between the labels' answers on the validation reviews, in nats; None without such reviews."""
     prompts = material.validation_prompts

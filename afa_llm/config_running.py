@@ -135,7 +135,7 @@ class Rollouts(Section):
     retries: int = Field(3, ge=0, le=MOST, description="further tries of one request")
     restarts: int = Field(2, ge=0, le=MOST, description="times that each server of ours is started again")
     sync_every: int = Field(
-        1, ge=1, le=MOST, description="optimizer steps between two versions of the adapter in the engine"
+        1, ge=1, le=MOST, description="reader=tuned: optimizer steps between two versions of the adapter in the engine"
     )
     staleness: int = Field(
         0, ge=0, le=MOST, description="steps by which an answering adapter may be older; 0: never older"

@@ -94,7 +94,7 @@ def train(config: Config) -> Path:
             generator = assembly.build_generator(config, service)
             adversarial_round = assembly.build_round(config, material, decoder, engine, world, generator, service)
             validate = assembly.build_validation(config, material, decoder, world)
-            prompts, deliver = material.train_prompts, service.deliver if service and generator else None
+            prompts, deliver = material.train_prompts, assembly.build_delivery(config, service)
             trainer = Trainer(config, world, adversarial_round, engine, prompts, folder, validate, deliver)
             world.tell(f"{len(prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
             _advise_layers(config, len(decoder.layers), world)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from afa_llm.assembly import build_infiller
+from afa_llm.assembly import build_delivery, build_infiller
 from afa_llm.config_loading import load_config
 from afa_llm.models.adapters import load_tokenizer
 from afa_llm.models.positions import most_positions
@@ -27,3 +27,18 @@ def test_other_words_stay_within_the_models_positions(max_tokens: int, answer: t
     positions = most_positions(config.model)
     assert infiller is not None and positions is not None and positions < 9000
     assert infiller.longest == (max_tokens if longest is None else positions + longest)
+
+
+@pytest.mark.parametrize(
+    ("settings", "delivers"),
+    [
+        (["rollouts.reader=tuned"], True),
+        (["rollouts.reader=base"], False),  # nobody asks the engines for the adapter
+        (["rollouts.reader=tuned", "objective.policy_gradient_weight=0"], False),
+    ],
+)
+def test_the_adapter_goes_to_the_engines_where_rounds_ask_for_it(settings: list[str], delivers: bool) -> None:
+    config = load_config(None, ["rollouts.backend=vllm_server", "masking.view=delete", *settings])
+    service: Any = SimpleNamespace(deliver=lambda version: {})
+    assert build_delivery(config, service) == (service.deliver if delivers else None)
+    assert build_delivery(config, None) is None

@@ -100,11 +100,11 @@ class AdversarialRound:
         return means
 
     def _drop_stale(self, look: Look, step: int, means: Means) -> None:
-        """Rewards from an adapter older than rollouts.staleness teach nothing, and are counted.
+        """Rewards from an adapter older than rollouts.staleness teach nothing, and are counted. The base has no age.
 
         Masks are always drawn by the weights that learn from them, so they need no importance weights.
         """
-        if look.answers_version is None or look.kept_BK is None:
+        if look.answers_version is None or look.kept_BK is None or self.config.rollouts.reader == "base":
             return
         age = step - look.answers_version
         stale = age > self.config.rollouts.staleness

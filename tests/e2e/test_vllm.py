@@ -33,6 +33,7 @@ RUN = [
     "training.learning_rate=1e-3",
     "adversary.warmup_rounds=0",
     "masking.view=delete",
+    "rollouts.reader=tuned",  # so that the adapter travels
 ]
 ENGINE = [
     "rollouts.backend=vllm_server",
@@ -78,6 +79,17 @@ def test_an_engine_gives_the_numbers_of_the_decoder_itself(afa: Callable, tmp_pa
         assert apart.mean() < 1e-6 and (apart > 1e-4).float().mean() < 1e-3
     own_row = own[-1]
     assert abs(own_row["label_drop_attended"]) > 1e-3  # there is something to agree on
+
+
+def test_an_engine_that_judges_by_the_base_needs_no_adapter(afa: Callable, tmp_path: Path) -> None:
+    base = [*RUN, "rollouts.reader=base"]
+    for name, more in (("own", []), ("engine", [*ENGINE, "evaluation.through_engine=false", "rollouts.sync_every=2"])):
+        done = afa(*base, f"run.name={name}", *more, timeout=400)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for mine, theirs in zip(*(metrics(tmp_path / "runs" / name) for name in ("own", "engine")), strict=True):
+        assert not {"delivery_gap", "stale_share"} & theirs.keys()
+        for key, value in timeless(mine).items():
+            assert theirs[key] == pytest.approx(value, abs=CLOSE), key
 
 
 @pytest.mark.parametrize(

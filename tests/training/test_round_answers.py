@@ -63,7 +63,7 @@ def test_answers_of_a_generator_teach_as_the_decoders_own(tiny_model: Path, sour
 def test_answers_older_than_the_bound_teach_nothing_and_are_counted(
     tiny_model: Path, version: int, dropped: float
 ) -> None:
-    parts = Parts(tiny_model, "masking.view=delete", "rollouts.staleness=2")
+    parts = Parts(tiny_model, "masking.view=delete", "rollouts.staleness=2", "rollouts.reader=tuned")
     asking(parts, version)
     found = parts.gradient(parts.batches(9), step=7)
     assert parts.means.over_ranks(ALONE)["stale_share"] == dropped
@@ -71,6 +71,15 @@ def test_answers_older_than_the_bound_teach_nothing_and_are_counted(
     plain = Parts(tiny_model, "masking.view=delete", "objective.policy_gradient_weight=0")
     without = plain.gradient(plain.batches(9))
     assert torch.equal(found, without) == bool(dropped)
+
+
+def test_answers_of_the_base_do_not_age(tiny_model: Path) -> None:
+    parts = Parts(tiny_model, "masking.view=delete", "rollouts.reader=base")
+    asking(parts, version=0)
+    found = parts.gradient(parts.batches(9), step=7)
+    assert "stale_share" not in parts.means.over_ranks(ALONE)
+    plain = Parts(tiny_model, "masking.view=delete", "objective.policy_gradient_weight=0")
+    assert not torch.equal(found, plain.gradient(plain.batches(9)))
 
 
 def test_a_reward_without_adversary_leaves_the_masked_pass_to_the_engine(
