@@ -201,7 +201,7 @@ def _rollouts(config: Config) -> list[str]:
         found.append(
             f"lora.rank = {config.lora.rank}: vLLM serves adapters up to rank {MOST_LORA_RANK}; set a lower one"
         )
-    if rollouts.sync_every - 1 > rollouts.staleness:
+    if rollouts.reader == "tuned" and rollouts.sync_every - 1 > rollouts.staleness:
         found.append(
             f"rollouts.sync_every = {rollouts.sync_every}: answers would be up to {rollouts.sync_every - 1} steps old, "
             f"rollouts.staleness = {rollouts.staleness} drops them; set rollouts.staleness={rollouts.sync_every - 1}"

@@ -127,7 +127,7 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
     ),
     "an adapter too large for the engine": ([*ENGINE, "lora.rank=600"], "lora.rank = 600: ", ["lora.rank=512"]),
     "answers older than they may be": (
-        [*ENGINE, "rollouts.sync_every=3"],
+        [*ENGINE, "rollouts.sync_every=3", "rollouts.reader=tuned"],
         "rollouts.sync_every = 3: answers would be up to 2 steps old",
         ["rollouts.staleness=2"],
     ),
