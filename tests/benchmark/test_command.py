@@ -16,7 +16,8 @@ from afa_llm.material import Material, prepare
 
 def cells(tmp_path: Path, model: Path, arms: str, view: str = "block") -> list[Cell]:
     (tmp_path / "r.csv").write_text("text,label\na fine film,1\na dull film,0\n")
-    data = f"{{train: {{path: {tmp_path / 'r.csv'}}}, evaluation: []}}"
+    (tmp_path / "d.csv").write_text("text,label\na new film,1\nan old film,0\n")
+    data = f"{{train: {{path: {tmp_path / 'r.csv'}}}, evaluation: [{{path: {tmp_path / 'd.csv'}}}]}}"
     (tmp_path / "b.yaml").write_text(
         f"name: b\nseeds: [0, 1]\nreference: plain\narms: {arms}\n"
         "data_sets: {one: {settings: {training: {epochs: 2}}}, two: {settings: {training: {epochs: 3}}}}\n"
