@@ -62,3 +62,19 @@ def laid_out(page: Path, width: int, scratch: Path) -> Layout:
     assert found, f"the browser gave no layout: {done.stderr[-2000:]}"
     complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     return Layout(**json.loads(unescape(found.group(1))), complaints=complaints)
+
+
+def check_fits(page: Path, width: int, scratch: Path) -> None:
+    """The page is no wider than its window, whole, and complains of nothing."""
+    found = laid_out(page, width, scratch)
+    assert (found.window, found.page, found.outside, found.complaints) == (width, width, [], [])
+    assert found.headings >= 5
+
+
+def check_long_name_fits(page: Path, name: str, scratch: Path) -> None:
+    """On a phone it stays so where 160 letters without a gap stand for `name`."""
+    text = page.read_text()
+    assert name in text
+    long = scratch / "long.html"
+    long.write_text(text.replace(name, 160 * "Z"))
+    check_fits(long, 400, scratch)

@@ -1,4 +1,4 @@
-"""The AUROC and the shares that benchmarks/threshold.py reads from a cell's answers: a worked example of five reviews."""
+"""AUROC and shares that benchmarks/threshold.py reads from a cell's answers: a worked example of five reviews."""
 
 from __future__ import annotations
 

@@ -65,3 +65,9 @@ def metaspace_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     )
+
+
+@pytest.fixture(autouse=True)
+def _no_folder_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suites are looked for where a test says, not where this machine has them."""
+    monkeypatch.delenv("AFA_DATA", raising=False)

@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from row_files import LABELS, load, write
+from row_files import load, write
 
-from afa_llm.config_data import Source
-from afa_llm.data.duplicates import normalised
 from afa_llm.data.quarantine import Quarantine
-from afa_llm.data.sources import load_examples
 from afa_llm.errors import AfaError
 
 
@@ -146,40 +143,6 @@ def test_the_home_of_nobody(tmp_path: Path) -> None:
         load(path, exclude_ids="~nobody-here/ids", id_column="id")
 
 
-def test_unknown_builtin_and_split() -> None:
-    with pytest.raises(AfaError, match="there are builtin:planted, builtin:checklist"):
-        load("builtin:plantd")
-    with pytest.raises(AfaError, match="no split 'dev'; there are train, validation, test"):
-        load("builtin:planted", split="dev")
-
-
-def test_the_planted_data_follow_the_mapping() -> None:
-    plain = load("builtin:planted", split="validation")
-    turned = load_examples(
-        Source(split="validation"), {"good": ("positive",), "bad": ("negative",)}, seed=0, quarantine=Quarantine()
-    )
-    assert [e.label for e in plain] == [1 - e.label for e in turned]
-    assert plain[0].example_id == "planted_validation/1"
-    with pytest.raises(AfaError, match=r"data\.labels lacks 0"):
-        load_examples(Source(), {"a": (1,), "b": (2,)}, seed=0, quarantine=Quarantine())
-
-
-@pytest.mark.parametrize(
-    ("labels", "expected"),
-    [
-        ({"negative": (0,), "neutral": (1,), "positive": (2,)}, {0, 2}),
-        ({"very_negative": (0,), "negative": (1,), "neutral": (2,), "positive": (3,), "very_positive": (4,)}, {1, 3}),
-        ({"bad": (0, "negative"), "middling": (1,), "good": (2, "positive")}, {0, 2}),
-    ],
-)
-@pytest.mark.parametrize("path", ["builtin:planted", "builtin:checklist"])
-def test_builtin_reviews_keep_their_meaning_among_more_classes(
-    path: str, labels: dict[str, tuple[Any, ...]], expected: set[int]
-) -> None:
-    examples = load_examples(Source(path=path), labels, seed=0, quarantine=Quarantine())
-    assert {e.label for e in examples} == expected
-
-
 def test_ids_groups_and_repeated_ids(tmp_path: Path) -> None:
     rows = [
         {"text": "a", "label": 1, "key": "x1", "src": "web"},
@@ -229,72 +192,6 @@ def test_pairs_are_drawn_together(tmp_path: Path) -> None:
     assert len(load(path, pair_column="pair", max_samples=30)) == 30
     with pytest.raises(AfaError, match="max_samples = 2: the first pair drawn has more reviews"):
         load(path, pair_column="pair", max_samples=2)
-
-
-def test_rows_may_be_left_out_on_purpose(tmp_path: Path) -> None:
-    rows: list[Any] = [{"text": f"text {k}", "label": k % 2, "stars": k, "id": f"i{k}"} for k in range(6)]
-    path = write(tmp_path / "r.jsonl", [*rows, {"text": "no stars", "label": 1, "stars": None, "id": "x"}])
-    (tmp_path / "ids.txt").write_text("i1\ni5\n")
-    quarantine = Quarantine()
-    where = {"stars": (1, "2", 3.0)}
-    found = load(path, quarantine, where=where, exclude_ids=str(tmp_path / "ids.txt"), id_column="id")
-    assert [e.example_id for e in found] == ["i2", "i3"]
-    assert quarantine.left_out == {"where.stars": 4, "exclude_ids": 1} and quarantine.rows_read == 2
-    (tmp_path / "others.txt").write_text("1\n5\n")
-    met = Quarantine()
-    load(path, met, exclude_ids=str(tmp_path / "others.txt"), id_column="id")
-    met.absorb(Quarantine())
-    assert met.summary() == "0 × left out by exclude_ids"
-    with pytest.raises(AfaError, match=r"where.star: no such column in .*; there are id, label, stars, text"):
-        load(path, where={"star": (1,)})
-    with pytest.raises(AfaError, match="where, exclude_ids and part leave no row"):
-        load(path, where={"stars": (9,)})
-    with pytest.raises(AfaError, match="exclude_ids without id_column"):
-        load(path, exclude_ids=str(tmp_path / "ids.txt"))
-    with pytest.raises(AfaError, match=r"nowhere.txt: cannot be read"):
-        load(path, exclude_ids=str(tmp_path / "nowhere.txt"), id_column="id")
-
-
-def test_parts_of_a_file_hold_no_review_twice(tmp_path: Path) -> None:
-    """By the text, so that the same review under two ids, or in other spacing, falls into one part."""
-    rows = [{"text": f"text number {k}", "label": k % 2} for k in range(400)]
-    again = [{"text": f"Text number {k} .", "label": k % 2} for k in range(100)]
-    path = write(tmp_path / "r.jsonl", [*rows, *again])
-    quarantine = Quarantine()
-    train, test = load(path, quarantine, part=(0, 0.8)), load(path, part=(0.8, 1))
-    assert len(train) + len(test) == 500 and quarantine.left_out == {"part": len(test)}
-    assert not {normalised(e.text) for e in train} & {normalised(e.text) for e in test}
-    assert 0.7 < len(train) / 500 < 0.9  # binomial: a standard deviation of 0.02
-    assert load(path, part=(0.8, 1)) == test
-    assert [e.text for e in load(path, part=(0, 1))] == [row["text"] for row in [*rows, *again]]
-    assert {e.text for e in load(path, part=(0.8, 0.9))} < {e.text for e in test}
-
-
-def test_parts_keep_pairs_whole(tmp_path: Path) -> None:
-    rows = [{"text": f"text {k} {side}", "label": 1, "p": k} for k in range(60) for side in "abc"]
-    path = write(tmp_path / "r.jsonl", rows)
-    first, second = (load(path, pair_column="p", part=part) for part in ((0, 0.5), (0.5, 1)))
-    assert first and second and not {e.pair for e in first} & {e.pair for e in second}
-    assert {sum(e.pair == pair for e in first) for pair in {e.pair for e in first}} == {3}
-
-
-@pytest.mark.parametrize("missing", [None, float("nan"), ""])
-def test_parts_cut_reviews_without_a_pair_by_their_text(tmp_path: Path, missing: object) -> None:
-    path = write(tmp_path / "r.jsonl", [{"text": f"text {k}", "label": 1, "p": missing} for k in range(60)])
-    first, second = (load(path, pair_column="p", part=part) for part in ((0, 0.5), (0.5, 1)))
-    assert len(first) + len(second) == 60 and min(len(first), len(second)) > 15
-
-
-@pytest.mark.parametrize("part", [(0.5, 0.5), (0.9, 0.1), (-0.1, 1), (0, 1.1)])
-def test_no_part(part: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="two rising numbers between 0 and 1"):
-        Source(part=part)
-
-
-@pytest.mark.parametrize("setting", [{"part": (0, 0.5)}, {"where": {"label": (1,)}}, {"exclude_ids": "ids.txt"}])
-def test_builtin_data_take_no_filter(setting: dict[str, Any]) -> None:
-    with pytest.raises(AfaError, match=f"builtin:planted: {next(iter(setting))} is for files and hub data"):
-        load_examples(Source(**setting), LABELS, seed=0, quarantine=Quarantine())
 
 
 def test_semicolons_are_named(tmp_path: Path) -> None:
