@@ -21,6 +21,7 @@ from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.checkpoint import Checkpoint, save_checkpoint
 from afa_llm.training.distributed import World
 from afa_llm.training.engine import Engine
+from afa_llm.training.step_batches import StepBatches
 
 
 def save_run(
@@ -45,6 +46,21 @@ def save_run(
         rank_state={"replay": replay},
         keep=keep,
     )
+
+
+def check_plan(checkpoint: Checkpoint, batches: StepBatches, reviews: str) -> None:
+    """Raises AfaError where the checkpoint is of another plan: more steps than are planned, or other `reviews`."""
+    done = int(checkpoint.state["step"])
+    if done > batches.total:
+        raise AfaError(
+            f"run.resume = true: {checkpoint.path} stands after {done} steps, and {batches.total} are planned; "
+            "set training.max_steps or training.epochs as they were, or choose another run.name"
+        )
+    if checkpoint.state.get("reviews", batches.digest) != batches.digest:
+        raise AfaError(
+            f"run.resume = true: {checkpoint.path} was made with other training reviews or prompts than "
+            f"{reviews} gives now; bring them back as they were, or choose another run.name"
+        )
 
 
 def restore_run(checkpoint: Checkpoint, engine: Engine, adversarial_round: AdversarialRound) -> None:

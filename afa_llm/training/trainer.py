@@ -25,7 +25,7 @@ from afa_llm.training.distributed import World
 from afa_llm.training.dropout_noise import seed_dropout
 from afa_llm.training.engine import Engine
 from afa_llm.training.metrics import Means, MetricsLog, logged_at, peak_memory_gib
-from afa_llm.training.run_state import restore_run, save_run, undoing
+from afa_llm.training.run_state import check_plan, restore_run, save_run, undoing
 from afa_llm.training.schedules import warmed_up
 from afa_llm.training.step_batches import StepBatches
 from afa_llm.training.training_summary import Skips, TrainingSummary
@@ -248,16 +248,7 @@ class Trainer:
             self.world.tell(f"run.resume = true: no checkpoint in {self.checkpoints}, training starts at step 0")
             return 0
         done = int(checkpoint.state["step"])
-        if done > self.total_steps:
-            raise AfaError(
-                f"run.resume = true: {checkpoint.path} stands after {done} steps, and {self.total_steps} are planned; "
-                "set training.max_steps or training.epochs as they were, or choose another run.name"
-            )
-        if checkpoint.state.get("reviews", self.batches.digest) != self.batches.digest:
-            raise AfaError(
-                f"run.resume = true: {checkpoint.path} was made with other training reviews or prompts than "
-                f"{self.config.data.train.path} gives now; bring them back as they were, or choose another run.name"
-            )
+        check_plan(checkpoint, self.batches, self.config.data.train.path)
         restore_run(checkpoint, self.engine, self.round)
         self.skips = Skips(checkpoint.state.get("skipped", 0), checkpoint.state.get("skipped_in_a_row", 0))
         if self.world.leads:  # the others start from 0: the sum over ranks is what was saved
