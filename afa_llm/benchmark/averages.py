@@ -1,6 +1,6 @@
-"""An arm's accuracy less the reference's on average over the evaluation sets: over seeds, and over reviews.
+"""An arm less the reference on average over the evaluation sets: accuracy over seeds and reviews, AUROC over seeds.
 
-Both of the same answers: those under the seeds that every set has. Every set weighs alike, and in a set every answer.
+All of the same answers: those under the seeds that every set has. Every set weighs alike, and in a set every answer.
 """
 
 from __future__ import annotations
@@ -39,3 +39,17 @@ def average(pairs: Sequence[Pair], how: Resampling) -> Average | None:
     changes, clusters = [change_N for change_N, _ in found], [names for _, names in found]
     by_reviews = mean_of_sets(changes, how.samples, how.confidence, how.seed, clusters)
     return Average(len(pairs), over_seeds(by_seed.tolist(), how.confidence), by_reviews)
+
+
+def average_of_numbers(
+    pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]], confidence: float
+) -> Estimate | None:
+    """Of a metric without a value per answer: the arm's and the reference's value by seed, for each evaluation set.
+
+    None for fewer than two sets, and where no seed has them all.
+    """
+    if len(pairs) < 2:
+        return None
+    seeds = sorted(set.intersection(*(set(arm.keys() & reference.keys()) for arm, reference in pairs)))
+    by_seed = [sum(arm[seed] - reference[seed] for arm, reference in pairs) / len(pairs) for seed in seeds]
+    return over_seeds(by_seed, confidence) if by_seed else None

@@ -9,21 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.statistics import SetAnswers
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.comparison import clusters_of
 from afa_llm.evaluation.focus_metrics import METRICS
 from afa_llm.evaluation.json_files import answers_path, read_json
-from afa_llm.evaluation.prompted_sentiment import ItemRecord, read_items
+from afa_llm.evaluation.prompted_sentiment import LOG_PROB_FLOOR, ItemRecord, read_items
+from afa_llm.evaluation.scores import auroc
 
-ACCURACY, WORST_GROUP, PAIRS, RARE_WORD = "accuracy", "worst_group", "pair_consistency", "rare_word"
+ACCURACY, AUROC, WORST_GROUP, PAIRS, RARE_WORD = "accuracy", "auroc", "worst_group", "pair_consistency", "rare_word"
 SHARES = (ACCURACY, WORST_GROUP, RARE_WORD, PAIRS)
 """Metrics that are told in percent."""
 BEHAVIOUR = "passed_"
 """Begins the names of CheckList pass rates: passed_<kind>_<test>."""
 TITLES = {
     ACCURACY: "Accuracy",
+    AUROC: "AUROC",
     WORST_GROUP: "Accuracy, worst group",
     RARE_WORD: "Accuracy, rare decisive word",
     PAIRS: "Pairs all right",
@@ -119,7 +123,8 @@ def _phase(cell: Cell, results: Mapping[str, Any], phase: str) -> dict[str, Meas
                 f"{answers_path(cell.folder, name, entry['templates'][0], phase)}: together with the other templates' "
                 f"files it holds {len(answers.right)} reviews, results.json tells of {entry[phase]['count']}"
             )
-        found[name] = Measured(_metrics(results, name, phase), answers)
+        metrics = _metrics(results, name, phase) | _ranking(dict(zip(entry["templates"], items, strict=True)), results)
+        found[name] = Measured(metrics, answers)
     return found
 
 
@@ -143,6 +148,18 @@ def _answers(
         text={i: zlib.crc32(f"{first[i].label} {first[i].text}".encode("utf-8", "replace")) for i in everywhere},
         templates=len(of_templates),
     )
+
+
+def _ranking(of_template: Mapping[str, Sequence[ItemRecord]], results: Mapping[str, Any]) -> dict[str, float]:
+    """AUROC under the template trained with, from the answers themselves: runs of before it was written have it too."""
+    items = of_template.get(results["train_template"], ())
+    if not items:
+        return {}
+    probability_NC = np.array([item.probability[results["headline_calibration"]] for item in items])
+    with np.errstate(divide="ignore"):
+        log_prob_NC = np.maximum(np.log(probability_NC), LOG_PROB_FLOOR)
+    found = auroc(log_prob_NC, np.array([item.label for item in items]))
+    return {AUROC: found} if math.isfinite(found) else {}
 
 
 def _metrics(results: Mapping[str, Any], name: str, phase: str) -> dict[str, float]:

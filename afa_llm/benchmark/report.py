@@ -26,6 +26,13 @@ from afa_llm.evaluation.verdict import points
 from afa_llm.evaluation.visible_text import visible
 
 MOST_CARDS = 3
+BESIDE = {
+    "auroc": "0.5 is chance; whatever the threshold, which accuracy depends on",
+    "worst_group": "percent",
+    "rare_word": "percent",
+    "pair_consistency": "percent",
+}
+"""Metrics of the answers that have a table under accuracy's, and what their numbers are."""
 Content = Mapping[str, Any]
 
 
@@ -99,7 +106,8 @@ def page(matrix: Matrix, content: Content, notes: list[str]) -> dict[str, Any]:
         "missing": [cell["name"] for cell in content["cells"] if not cell["finished"]],
         "unfinished": [cell.name for cell in matrix.cells if not cell.finished],
         "accuracy": next((table for table in every if table.name == "accuracy"), None),
-        "more": [table for table in every if table.name in ("worst_group", "rare_word", "pair_consistency")],
+        "units": BESIDE,
+        "more": [table for table in every if table.name in BESIDE],
         "gains": next((table for table in every if table.name == "relative_gain"), None),
         "focus": [table for table in every if table.name.startswith("focus_")],
         "budget": tables.budget(content),
@@ -129,7 +137,7 @@ def shown_arm(benchmark: Benchmark) -> str:
 
 def _tables(content: Content) -> list[tables.Table]:
     """All tables but the budget's, without empty ones."""
-    by_set = [tables.by_set(content, m) for m in ("accuracy", "worst_group", "rare_word", "pair_consistency")]
+    by_set = [tables.by_set(content, metric) for metric in ("accuracy", *BESIDE)]
     sets = dict.fromkeys(row["set"] for row in content["means"])
     focus = [tables.by_metric(content, name, tables.SHOWN_FOCUS) for name in sets]
     found = [*by_set, tables.gains(content), *focus, tables.budget(content)]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from afa_llm.benchmark.averages import average
+from afa_llm.benchmark.averages import average, average_of_numbers
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.goals import judged
 from afa_llm.benchmark.matrix import Key, Matrix
-from afa_llm.benchmark.outcomes import ACCURACY, Outcome
+from afa_llm.benchmark.outcomes import ACCURACY, AUROC, Outcome
 from afa_llm.benchmark.settings import Arm
 from afa_llm.benchmark.statistics import (
     Difference,
@@ -56,7 +56,7 @@ SCHEMA = {
     "means[].data_set": "key of the data set",
     "means[].set": "name of the evaluation set; data set/name where several data sets have one of that name",
     "means[].arm": "key of the arm",
-    "means[].metric": "accuracy (mean over templates), worst_group, rare_word, pair_consistency, macro_f1, ece, "
+    "means[].metric": "accuracy (mean over templates), auroc, worst_group, rare_word, pair_consistency, macro_f1, ece, "
     "passed_<kind>_<test>, or a focus metric (focus_metrics.METRICS)",
     "means[].final": "estimate over seeds, t-interval",
     "means[].before": "estimate over seeds before training; null for prompted arms",
@@ -86,6 +86,8 @@ SCHEMA = {
     "averages[].sets": "how many sets",
     "averages[].over_seeds": "estimate over the seeds that have all these sets, t-interval",
     "averages[].over_reviews": "of the same answers, bootstrap over reviews or pairs within each set",
+    "averages[].auroc": "estimate of the difference in AUROC over the same sets, t-interval over seeds; null where a "
+    "set has none, as one whose reviews all have one label",
     "goals[].name": "key of the goal",
     "goals[].claim": "the goal in words",
     "goals[].value": "estimate over seeds of what was wanted; null where cells are missing",
@@ -206,6 +208,9 @@ def _average(matrix: Matrix, arm: str) -> dict[str, Any] | None:
     reference = matrix.benchmark.reference
     if arm == reference:
         return None
-    pairs = [(_answers(matrix, key, arm), _answers(matrix, key, reference)) for key in matrix.sets()]
-    found = average([(ours, theirs) for ours, theirs in pairs if ours.keys() & theirs.keys()], matrix.how)
-    return {"arm": arm, **vars(found)} if found else None
+    pairs = {key: (_answers(matrix, key, arm), _answers(matrix, key, reference)) for key in matrix.sets()}
+    pairs = {key: (ours, theirs) for key, (ours, theirs) in pairs.items() if ours.keys() & theirs.keys()}
+    found = average(list(pairs.values()), matrix.how)
+    ranked = [(matrix.values(key, arm, AUROC), matrix.values(key, reference, AUROC)) for key in pairs]
+    ranking = average_of_numbers(ranked, matrix.how.confidence)
+    return {"arm": arm, **vars(found), "auroc": ranking} if found else None

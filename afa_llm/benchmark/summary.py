@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ class Line:
 def headline(content: Content, shown: str) -> Line:
     """Whether the shown arm's accuracy differs from the reference's by more than noise: on which sets, else on average.
 
-    On average only where both intervals, over seeds and over reviews, leave out 0 on the same side.
+    On average only where both intervals, over seeds and over reviews, leave out 0 on the same side. Where AUROC does
+    not show what accuracy does, that is said.
     """
     titles = {arm["name"]: arm["title"] for arm in content["arms"]}
     name, reference = titles[shown], titles[content["reference"]]
@@ -34,15 +35,35 @@ def headline(content: Content, shown: str) -> Line:
             "same", f"{name} is not compared yet", f"There is no finished pair of cells of {name} and {reference}."
         )
     claims = {kind: [r["set"] for r in rows if difference_kind(r) == kind] for kind in ("better", "worse")}
-    parts = [f"{_words(kind)} on {' and '.join(sets)}" for kind, sets in claims.items() if sets]
+    parts = [f"{_words(kind)} on {_listed(sets)}" for kind, sets in claims.items() if sets]
     kinds = [kind for kind, sets in claims.items() if sets]
     if parts:
         title = f"{name} is {' and '.join(parts)} than {reference}"
+        note = _threshold([silent for kind in kinds for silent in _unranked(content, shown, kind, claims[kind])])
     elif kind := _kind_of_average(_average(content, shown)):
         kinds, title = [kind], f"{name} is {_words(kind)} than {reference} on average, on no set alone"
+        ranking = (_average(content, shown) or {})["auroc"]
+        note = _threshold(["average"] if ranking and _side(ranking) != kind else [])
     else:
-        title = f"No difference in accuracy beyond noise between {name} and {reference}"
-    return Line(kinds[0] if len(kinds) == 1 else "same", title, _sentence(content, rows, shown, name, reference))
+        title, note = f"No difference in accuracy beyond noise between {name} and {reference}", ""
+    text = _sentence(content, rows, shown, name, reference)
+    return Line(kinds[0] if len(kinds) == 1 else "same", title, f"{text} {note}".rstrip())
+
+
+def _unranked(content: Content, shown: str, kind: str, sets: list[str]) -> list[str]:
+    """Those of the sets with an AUROC that does not differ, beyond noise, to the same side as accuracy does."""
+    rows = {r["set"]: r for r in content["comparisons"] if (r["arm"], r["metric"]) == (shown, "auroc")}
+    return [name for name in sets if name in rows and difference_kind(rows[name]) != kind]
+
+
+def _threshold(where: list[str]) -> str:
+    """A gain in accuracy without one in AUROC may be where the threshold falls, which a calibration moves as well."""
+    if not where:
+        return ""
+    return (
+        f"On {_listed(where)} the AUROC does not show this: the answers may rank the reviews no differently, and "
+        "only the threshold between the labels fall elsewhere."
+    )
 
 
 def _average(content: Content, shown: str) -> Content | None:
@@ -51,12 +72,20 @@ def _average(content: Content, shown: str) -> Content | None:
 
 def _kind_of_average(average: Content | None) -> str:
     """better or worse; empty where nothing may be claimed."""
-    estimates = [average["over_seeds"], average["over_reviews"]] if average else []
-    if not estimates or any(found["low"] is None for found in estimates):
+    sides = {_side(average[name]) for name in ("over_seeds", "over_reviews")} if average else {""}
+    return sides.pop() if len(sides) == 1 else ""
+
+
+def _side(estimate: Content) -> str:
+    """better or worse where the interval leaves out 0; empty where it does not, or where there is none."""
+    if estimate["low"] is None:
         return ""
-    if all(found["low"] > 0 for found in estimates):
-        return "better"
-    return "worse" if all(found["high"] < 0 for found in estimates) else ""
+    return "better" if estimate["low"] > 0 else "worse" if estimate["high"] < 0 else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def _words(kind: str) -> str:
@@ -85,11 +114,11 @@ def _unseen(rows: list[Content]) -> list[str]:
     none = [row["set"] for row in rows if row["detectable"] is None and not row["stars"]]
     found = []
     if known:
-        where = "" if len(rows) == 1 else " on every set" if len(known) == len(rows) else f" on {' and '.join(known)}"
+        where = "" if len(rows) == 1 else " on every set" if len(known) == len(rows) else f" on {_listed(known)}"
         smallest = points(max(known.values()))
         found.append(f"To be seen four times in five{where}, a difference must be at least {smallest} points.")
     if none:
-        found.append(f"On {' and '.join(none)} no difference could have been told from noise that often.")
+        found.append(f"On {_listed(none)} no difference could have been told from noise that often.")
     return found
 
 

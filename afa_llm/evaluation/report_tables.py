@@ -61,7 +61,7 @@ class FocusRow:
     count: str
 
 
-SCORE_COLUMNS = ("Accuracy %", "Macro-F1", "Brier", "ECE", "Predicted %")
+SCORE_COLUMNS = ("Accuracy %", "AUROC", "Macro-F1", "Brier", "ECE", "Predicted %")
 
 
 def headline_rows(results: Row) -> tuple[list[HeadlineRow], Axis]:
@@ -208,7 +208,7 @@ def _cells(scores: Row | None) -> tuple[str, ...]:
         return ("",) * len(SCORE_COLUMNS)
     rates = " / ".join("–" if rate is None else f"{100 * rate:.0f}" for rate in scores["predicted_rate"])
     accuracy = points(_value(scores["accuracy"]))
-    return accuracy, *(_fixed(scores[key]) for key in ("macro_f1", "brier", "ece")), rates
+    return accuracy, *(_fixed(scores.get(key)) for key in ("auroc", "macro_f1", "brier", "ece")), rates
 
 
 def _focus_row(row: Row) -> FocusRow:

@@ -1,4 +1,4 @@
-"""How good are the answers: accuracy, F1, calibration error, and who is worst off.
+"""How good are the answers: accuracy, AUROC, F1, calibration error, and who is worst off.
 
 Legend: N items, C labels.
 """
@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax
-from sklearn.metrics import f1_score
+from scipy.special import log_softmax, logsumexp
+from sklearn.metrics import f1_score, roc_auc_score
 
 from afa_llm.evaluation.estimates import Estimate, Floats, Ints, wilson
 
@@ -23,15 +23,16 @@ ECE_BINS = 15
 class Scores:
     """Scores of one set of answers. Shares are in [0, 1]; NaN where `count` is 0.
 
-    `accuracy`: with Wilson interval. `macro_f1`: mean F1 of the labels that occur among labels or predictions (a label
-    never predicted scores 0, a label in neither is left out), as scikit-learn does. `brier`: mean over items of
-    Σ_c (p_c − [label = c])², in [0, 2] (Brier 1950). `ece`: see `expected_calibration_error`. `log_prob_of_label`: mean
-    in nats. `predicted_rate`, `label_rate`: share of items per label. `group_accuracy`: per named group; items without
-    a group are not in it. `worst_group`: the group of lowest accuracy, none without groups.
+    `accuracy`: with Wilson interval. `auroc`, `ece`: see `auroc`, `expected_calibration_error`. `macro_f1`: mean F1 of
+    the labels that occur among labels or predictions (a label never predicted scores 0, a label in neither is left
+    out), as scikit-learn does. `brier`: mean over items of Σ_c (p_c − [label = c])², in [0, 2] (Brier 1950).
+    `log_prob_of_label`: mean in nats. `predicted_rate`, `label_rate`: share of items per label. `group_accuracy`: per
+    named group; items without a group are not in it. `worst_group`: the group of lowest accuracy, none without groups.
     """
 
     count: int
     accuracy: Estimate
+    auroc: float
     macro_f1: float
     brier: float
     ece: float
@@ -61,6 +62,7 @@ def score(
     return Scores(
         count=count,
         accuracy=wilson(int(right_N.sum()), count, confidence),
+        auroc=auroc(log_prob_NC, label_N),
         macro_f1=float(f1_score(label_N, prediction_N, average="macro", zero_division=0)) if count else math.nan,
         brier=float(((prob_NC - np.eye(classes)[label_N]) ** 2).sum(axis=1).mean()) if count else math.nan,
         ece=expected_calibration_error(prob_NC, label_N),
@@ -75,6 +77,24 @@ def score(
 def predictions(log_prob_NC: Floats) -> Ints:
     """The most probable label [N]; the first one of a tie."""
     return log_prob_NC.argmax(axis=1).astype(np.int64)
+
+
+def auroc(log_prob_NC: Floats, label_N: Ints) -> float:
+    """How well the answers rank, whatever the threshold: a gain in accuracy without one here is the threshold's.
+
+    P(an item of the label has higher odds of it than one of another) + P(equal) / 2: area under the ROC curve (Hanley &
+    McNeil 1982). With more than two labels the mean over labels, each against the rest (scikit-learn's one-vs-rest),
+    leaving out those that no item has. With two it is the same under every calibration that gives each item the same
+    prior. NaN where all items have one label, and for none.
+    """
+    found = []
+    for label in np.unique(label_N).tolist():
+        is_label_N = label_N == label
+        if not is_label_N.all():
+            # log odds, not p: near 1 float64 has no room left between two answers
+            odds_N = log_prob_NC[:, label] - logsumexp(np.delete(log_prob_NC, label, axis=1), axis=1)
+            found.append(float(roc_auc_score(is_label_N, odds_N)))
+    return sum(found) / len(found) if found else math.nan
 
 
 def expected_calibration_error(prob_NC: Floats, label_N: Ints, bins: int = ECE_BINS) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from afa_llm.benchmark.averages import Pair, average
+from afa_llm.benchmark.averages import Pair, average, average_of_numbers
 from afa_llm.benchmark.statistics import SetAnswers
 from afa_llm.evaluation.estimates import Resampling
 
@@ -58,3 +58,13 @@ def test_one_set_and_sets_without_a_common_seed_have_no_average() -> None:
     sets = [pair({seed: [1.0]}, ["item"]) for seed in (0, 1)]
     assert average(sets[:1], Resampling()) is None
     assert average(sets, Resampling()) is None
+
+
+def test_numbers_are_averaged_over_the_seeds_that_every_set_has() -> None:
+    first = {0: 0.9, 1: 0.8, 2: 0.1}, {0: 0.7, 1: 0.5, 2: 0.9}
+    second = {0: 0.6, 1: 0.6}, {0: 0.6, 1: 0.7, 2: 0.2}
+    found = average_of_numbers([first, second], 0.95)
+    assert found is not None
+    assert (found.count, found.value) == (2, pytest.approx(((0.2 + 0.0) / 2 + (0.3 - 0.1) / 2) / 2))
+    assert average_of_numbers([first], 0.95) is None
+    assert average_of_numbers([({0: 1.0}, {0: 1.0}), ({1: 1.0}, {1: 1.0})], 0.95) is None

@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 from fake_matrix import write_fake_matrix
+from sklearn.metrics import roc_auc_score
 
 from afa_llm.benchmark import figures, summary, tables
 from afa_llm.benchmark.outcomes import read_outcome
 from afa_llm.benchmark.report import write_benchmark
 from afa_llm.benchmark.results import SCHEMA
 from afa_llm.errors import AfaError
+from afa_llm.evaluation.json_files import answers_path
+from afa_llm.evaluation.prompted_sentiment import read_items
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,28 @@ def test_means_and_differences_are_those_of_the_cells(place: Path, content: dict
     assert average["over_reviews"]["value"] == pytest.approx(average["over_seeds"]["value"])
     prompted = next(r for r in content["means"] if (r["arm"], r["metric"]) == ("base", "accuracy"))
     assert prompted["before"] is None and prompted["final"]["count"] == 3
+
+
+def test_auroc_is_that_of_the_answers_under_the_template_trained_with(place: Path, content: dict[str, Any]) -> None:
+    """Of the answers themselves, whatever results.json says of it: runs of before it was written there have it too."""
+
+    def auroc_of(arm: str, seed: int) -> float:
+        folder = place / "films" / arm / f"seed{seed}"
+        template = json.loads((folder / "results.json").read_text())["train_template"]
+        items = read_items(answers_path(folder, "films_dev", template, "after"))
+        return float(roc_auc_score([item.label for item in items], [item.probability["none"][1] for item in items]))
+
+    found = {arm: [auroc_of(arm, seed) for seed in range(3)] for arm in ("afa", "ce")}
+    rows = {r["arm"]: r for r in content["means"] if (r["set"], r["metric"]) == ("films_dev", "auroc")}
+    assert rows["afa"]["final"]["value"] == pytest.approx(sum(found["afa"]) / 3)
+    assert 0.5 < rows["afa"]["before"]["value"] < rows["afa"]["final"]["value"]
+    row = next(r for r in content["comparisons"] if (r["set"], r["arm"], r["metric"]) == ("films_dev", "afa", "auroc"))
+    assert row["over_seeds"]["value"] == pytest.approx(sum(found["afa"]) / 3 - sum(found["ce"]) / 3)
+    average = next(r for r in content["averages"] if r["arm"] == "afa")
+    sets = [r for r in content["comparisons"] if (r["arm"], r["metric"]) == ("afa", "auroc")]
+    assert average["auroc"]["count"] == 2 and len(sets) == 2
+    assert average["auroc"]["value"] == pytest.approx(sum(r["over_seeds"]["value"] for r in sets) / 2, abs=0.02)
+    assert " AUROC 0.5 is chance; whatever the threshold" in page_text(place)
 
 
 def test_seeds_that_repeat_each_other_claim_nothing_and_leave_no_nan(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def content(seeds: dict[str, Any], reviews: dict[str, Any], stars: str = "") -> 
         "reference": "ce",
         "confidence": 0.95,
         "comparisons": [row | {"set": "films", "stars": stars}, row | {"set": "books", "stars": ""}],
-        "averages": [{"arm": "afa", "sets": 2, "over_seeds": seeds, "over_reviews": reviews}],
+        "averages": [{"arm": "afa", "sets": 2, "over_seeds": seeds, "over_reviews": reviews, "auroc": None}],
     }
 
 
@@ -68,6 +68,13 @@ def test_what_goes_unseen(films: float | None, books: float | None, told: str) -
     assert told in headline(found | {"comparisons": rows}, "afa").text
 
 
+def test_sets_are_listed_as_words() -> None:
+    found = content(SEEDS, REVIEWS)
+    row = found["comparisons"][0]
+    rows = [row | {"set": name, "detectable": None} for name in ("films", "books", "songs")]
+    assert " On films, books and songs no difference" in headline(found | {"comparisons": rows}, "afa").text
+
+
 def test_of_a_set_with_a_claim_nobody_says_that_none_could_be_made() -> None:
     found = content(SEEDS, REVIEWS, "★")
     rows = [row | {"detectable": None} for row in found["comparisons"]]
@@ -78,3 +85,38 @@ def test_a_set_that_may_be_claimed_comes_before_the_average() -> None:
     assert (
         headline(content(turned(SEEDS), turned(REVIEWS), "★"), "afa").title == "AFA is more accurate on films than CE"
     )
+
+
+NO_STAR, WORSE = {"stars": "", "over_seeds": SEEDS}, {"stars": "★", "over_seeds": turned(SEEDS)}
+NOT_SHOWN = "On films the AUROC does not show this: "
+
+
+@pytest.mark.parametrize(
+    ("ranking", "told"),
+    [(NO_STAR, True), (WORSE, True), ({"stars": "★", "over_seeds": SEEDS}, False), (None, False)],
+)
+def test_a_gain_in_accuracy_that_the_ranking_does_not_show_is_told(ranking: dict[str, Any] | None, told: bool) -> None:
+    found = content(SEEDS, REVIEWS, "★")
+    if ranking:
+        found["comparisons"].append({"arm": "afa", "metric": "auroc", "set": "films"} | ranking)
+    found["comparisons"].append({"arm": "afa", "metric": "auroc", "set": "books"} | NO_STAR)  # nothing claimed there
+    assert (NOT_SHOWN in headline(found, "afa").text) == told
+
+
+@pytest.mark.parametrize(
+    ("seeds", "ranking", "told"),
+    [
+        (SEEDS, NOISE, True),
+        (SEEDS, turned(SEEDS), True),
+        (SEEDS, SEEDS, False),
+        (SEEDS, None, False),
+        (turned(SEEDS), SEEDS, True),
+        (turned(SEEDS), turned(SEEDS), False),
+        (NOISE, NOISE, False),
+    ],
+)
+def test_so_it_is_of_a_gain_on_average(seeds: dict[str, Any], ranking: dict[str, Any] | None, told: bool) -> None:
+    reviews = turned(REVIEWS) if seeds["value"] < 0 else REVIEWS
+    found = content(seeds, reviews)
+    found["averages"][0]["auroc"] = ranking
+    assert ("On average the AUROC does not show this: " in headline(found, "afa").text) == told

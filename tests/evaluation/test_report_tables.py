@@ -30,8 +30,8 @@ def test_marks(difference: dict | None, better: str, expected: str) -> None:
 
 def scores(accuracy: float) -> dict:
     return {
-        "count": 9, "accuracy": estimate(accuracy, accuracy - 0.1, accuracy + 0.1), "macro_f1": 0.5, "brier": None,
-        "ece": 0.1, "predicted_rate": [0.25, 0.75], "group_accuracy": {},
+        "count": 9, "accuracy": estimate(accuracy, accuracy - 0.1, accuracy + 0.1), "auroc": 0.875, "macro_f1": 0.5,
+        "brier": None, "ece": 0.1, "predicted_rate": [0.25, 0.75], "group_accuracy": {},
     }  # fmt: skip
 
 
@@ -48,7 +48,14 @@ def results(p_value: float) -> dict:
 
 def test_a_score_row() -> None:
     row = score_rows(results(0.03))[0]
-    assert row.cells == (("60.0", "70.0"), ("0.500", "0.500"), ("–", "–"), ("0.100", "0.100"), ("25 / 75", "25 / 75"))
+    assert row.cells == (
+        ("60.0", "70.0"),
+        ("0.875", "0.875"),
+        ("0.500", "0.500"),
+        ("–", "–"),
+        ("0.100", "0.100"),
+        ("25 / 75", "25 / 75"),
+    )
     assert (row.change, row.interval, row.won_lost, row.p, row.mark) == (
         "+10.0",
         "+2.0 to +18.0",

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
-from afa_llm.evaluation.scores import expected_calibration_error, score
+from afa_llm.evaluation.scores import auroc, expected_calibration_error, score
 
 
 def _random(count: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -21,6 +21,35 @@ def test_scores_equal_scikit_learn(count: int, classes: int) -> None:
     assert found.accuracy.value == pytest.approx(accuracy_score(label, predicted))
     assert found.macro_f1 == pytest.approx(f1_score(label, predicted, average="macro", zero_division=0))
     assert found.log_prob_of_label == pytest.approx(-log_loss(label, np.exp(log_prob), labels=range(classes)))
+
+
+@pytest.mark.parametrize(("count", "classes"), [(200, 2), (57, 3), (400, 5)])
+def test_auroc_equals_scikit_learn(count: int, classes: int) -> None:
+    log_prob, label = _random(count, classes, seed=count)
+    asked = {"multi_class": "ovr"} if classes > 2 else {}
+    wanted = roc_auc_score(label, np.exp(log_prob) if classes > 2 else np.exp(log_prob[:, 1]), **asked)
+    assert score(log_prob, label).auroc == pytest.approx(wanted)
+
+
+def test_auroc_by_hand() -> None:
+    prob = np.array([0.9, 0.4, 0.3, 0.4, 0.1])
+    # Pairs of a positive and a negative one: 0.9 wins both, 0.4 ties one and wins one, 0.3 loses one and wins one.
+    found = auroc(np.log(np.stack([1 - prob, prob], axis=1)), np.array([1, 1, 1, 0, 0]))
+    assert found == pytest.approx((2 + 1.5 + 1) / 6)
+
+
+def test_auroc_has_no_threshold_and_no_limit_of_confidence() -> None:
+    logit, label = np.array([50.0, 40.0, 45.0, 41.0]), np.array([1, 0, 0, 1])
+    log_prob = np.stack([np.zeros(4), logit], axis=1)  # p is 1 to the last bit in all four
+    assert auroc(log_prob, label) == pytest.approx(3 / 4)
+    assert auroc(log_prob - [0.0, 43.0], label) == pytest.approx(3 / 4)
+
+
+def test_auroc_leaves_out_labels_that_no_item_has() -> None:
+    log_prob, label = _random(60, 3, seed=4)
+    log_prob = np.insert(log_prob, 1, -60.0, axis=1)  # a fourth label, between the others, of no weight and no item
+    assert auroc(log_prob, np.array([0, 2, 3])[label]) == pytest.approx(auroc(np.delete(log_prob, 1, axis=1), label))
+    assert math.isnan(auroc(log_prob[:3], np.array([2, 2, 2])))
 
 
 def test_by_hand() -> None:
@@ -74,6 +103,7 @@ def test_no_items_give_nan() -> None:
     found = score(np.zeros((0, 2)), np.zeros(0, dtype=int), [])
     assert found.count == 0
     assert math.isnan(found.accuracy.value)
+    assert math.isnan(found.auroc)
     assert math.isnan(found.macro_f1)
     assert found.worst_group is None
     assert len(found.as_dict()["predicted_rate"]) == 2
