@@ -99,6 +99,11 @@ class Objective(Section):
     )
     entropy_weight: float = Field(0.0, ge=0, description="β: reward for a spread focus")
     kl_weight: float = Field(0.0, ge=0, description="κ: KL(base ‖ tuned) of the next token on the clean prompt")
+    word_mass_weight: float = Field(
+        0.0,
+        ge=0,
+        description="μ: KL(base ‖ tuned) of the attention's split into the review's words and all else, the sink first",
+    )
     masked_task_weight: float = Field(0.0, ge=0, description="weight of the cross-entropy on one masked view")
     masked_base_weight: float = Field(
         0.0, ge=0, description="weight of KL(base ‖ tuned) between the labels' answers on one masked view"
@@ -131,4 +136,5 @@ class Objective(Section):
     def looks_ahead(self) -> bool:
         """Whether anything is read before the pass that learns: masks to draw, views to judge, words to mine."""
         judges, mines = self.policy_gradient_weight > 0, self.self_supervised_weight > 0
-        return judges or mines or self.uses_masked_view or self.shown_task_weight > 0
+        holds = self.word_mass_weight > 0
+        return judges or mines or holds or self.uses_masked_view or self.shown_task_weight > 0

@@ -36,6 +36,8 @@ def passes_per_review(config: Config) -> tuple[int, int]:
         forward += objective.self_supervised_rounds - 1
     if objective.kl_weight > 0:
         forward += 1
+    if objective.word_mass_weight > 0 and not (objective.policy_gradient_weight > 0 and reader == "base"):
+        forward += 1
     if objective.uses_masked_view:
         forward, backward = forward + 1 + (objective.masked_base_weight > 0), backward + 1
     if objective.shown_task_weight > 0:

@@ -54,6 +54,7 @@ KNOWN = (
     Known("Focus", "focus_entropy", "Focus entropy", "Normalised: 1 is even over words. A fall to 0 is a collapse."),
     Known("Focus", "sink_mass", "Sink mass", "Attention on the first token, before renormalising."),
     Known("Focus", "word_mass", "Word mass", "Attention on the review's words, before renormalising."),
+    Known("Focus", "word_mass_kl", "Word mass from the base", "How far that share moved from the base's, in nats."),
     Known("Focus", "kl", "KL from the base", "How far the next-token distribution moved from the base, in nats."),
     Known("Optimisation", "grad_norm", "Gradient norm", "Before clipping."),
     Known("Optimisation", "learning_rate", "Learning rate", "Of the adapter."),

@@ -64,7 +64,8 @@ def read_focus(rows_LBHT: Tensor, word_of_token_BT: Tensor, word_mask_BW: Tensor
 def sink_mass(rows_LBHT: Tensor, attention_mask_BT: Tensor) -> Tensor:
     """Mean attention [B] of the readout position on the first real token (the attention sink); no gradient.
 
-    0 for a row without real tokens. It is logged, never penalised. Source: our choice.
+    0 for a row without real tokens. It is logged, never penalised; `mass_kl_sum` holds what the words take.
+    Source: our choice.
     """
     real_BT = attention_mask_BT.bool()
     first_BT = real_BT & (real_BT.long().cumsum(-1) == 1)

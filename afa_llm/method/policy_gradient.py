@@ -16,6 +16,9 @@ from torch import Tensor
 
 from afa_llm.errors import AfaError
 
+MASS_MARGIN = 1e-6
+"""A mass nearer to 0 or 1 counts as this near: its logarithm stays finite."""
+
 
 def leave_one_out(reward_BK: Tensor, face_K: Tensor) -> Tensor:
     """Advantages [B, K]: each reward minus the mean of the *other* masks of the same review and face.
@@ -88,6 +91,21 @@ def kl_sum(base_logprob_BV: Tensor, tuned_logprob_BV: Tensor, weight_B: Tensor) 
     possible_BV = ~base_BV.isneginf()
     gap_BV = torch.where(possible_BV, base_BV, 0.0) - torch.where(possible_BV, tuned_BV, 0.0)
     return _weighted_sum((base_BV.exp() * gap_BV).sum(-1), weight_B)
+
+
+def mass_kl_sum(base_mass_B: Tensor, tuned_mass_B: Tensor, weight_B: Tensor) -> Tensor:
+    """Scalar Σ weight · KL(base ‖ tuned) of an attention's split into words and all else, in nats.
+
+    Gradient in the tuned side only. A mass is the share of the readout's attention on the review's words, in [0, 1]
+    (`Focus.word_mass_B`). The policy gradient turns the attention *among* words and has no say in how much of it they
+    get; but its steps move weights that both share, and an LLM whose attention sink is drained answers by chance. The
+    divergence is flat near the base, where tuning moves it anyway, and steep far away. Source: our choice.
+    """
+    base_B = base_mass_B.detach().to(torch.promote_types(base_mass_B.dtype, torch.float32))
+    tuned_B = tuned_mass_B.to(base_B.dtype).clamp(MASS_MARGIN, 1 - MASS_MARGIN)
+    cross_B = base_B * tuned_B.log() + (1 - base_B) * (1 - tuned_B).log()
+    own_B = torch.special.xlogy(base_B, base_B) + torch.special.xlogy(1 - base_B, 1 - base_B)
+    return _weighted_sum(own_B - cross_B, weight_B)
 
 
 def task_loss_sum(label_logprob_BC: Tensor, label_B: Tensor, weight_B: Tensor, scope: str) -> Tensor:

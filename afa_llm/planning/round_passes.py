@@ -99,5 +99,5 @@ def _masked_views(config: Config) -> int:
     if config.objective.policy_gradient_weight <= 0:
         objective = config.objective
         beside = (objective.kl_weight, objective.masked_base_weight, objective.self_supervised_weight)
-        return 1 if max(beside) > 0 else 0
+        return 1 if max(*beside, objective.word_mass_weight) > 0 else 0
     return config.masking.masks_per_review + (config.reward.source == "adversary")

@@ -5,7 +5,7 @@
     masked = decoder(prompts with words hidden)       without gradient
     adversary learns: which of the two views is the masked one?
     reward = feedback(adversary, answers)             data, no graph
-    loss   = task + λ · policy gradient − β · entropy + κ · KL(base ‖ tuned)
+    loss   = task + λ · policy gradient − β · entropy + κ · KL(base ‖ tuned) + μ · KL(word mass: base ‖ tuned)
 
 Source: the abstract of arXiv 2512.20661 for masks that deceive a discriminator, the discriminator's task and the policy
 gradient on attention; the rest is our choice (README, "Where we depart"). Every mean is a local sum over a global
@@ -148,6 +148,10 @@ class AdversarialRound:
             kl = self._divergence(look)
             loss = loss + weights.kl_weight * kl / reviews
             means.put_sum("kl", float(kl.detach()), float(batch.weight_B.sum()))
+        if look.base_word_mass_B is not None and weights.word_mass_weight > 0:
+            hold = policy_gradient.mass_kl_sum(look.base_word_mass_B, focus.word_mass_B, batch.weight_B)
+            loss = loss + weights.word_mass_weight * hold / reviews
+            means.put_sum("word_mass_kl", float(hold.detach()), float(batch.weight_B.sum()))
         if look.mined is not None:
             loss = loss + weights.self_supervised_weight * self._self_supervision(look, means) / reviews
         self._log_clean(look, task, entropy_B, means)

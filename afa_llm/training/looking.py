@@ -30,7 +30,8 @@ class Look:
     """One micro-batch of a round, as far as it has come. Producer: Looker; feedback adds reward and kept masks.
 
     `learned_view`: the masked view of each review that the decoder itself learns from. `gaps`, `gaps_left_out`: infill
-    only, runs of hidden words, and those for which no other words were found.
+    only, runs of hidden words, and those for which no other words were found. `base_word_mass_B`: the frozen base's
+    attention on the words of the review, where it is held.
     """
 
     batch: Batch
@@ -49,6 +50,7 @@ class Look:
     reward_BK: torch.Tensor | None = None
     kept_BK: torch.Tensor | None = None
     mined: self_supervision.MinedWords | None = None
+    base_word_mass_B: torch.Tensor | None = None
 
 
 class Looker:
@@ -106,6 +108,8 @@ class Looker:
             self._read_views(look, epoch)
         elif self.uses_masked_view and look.masks is not None:
             look.learned_view = self._hide_for_learning(look, epoch)
+        if self.config.objective.word_mass_weight > 0 and look.base_word_mass_B is None:
+            look.base_word_mass_B = self._base_word_mass(batch)
         return look
 
     def read_clean(self, batch: Batch) -> tuple[DecoderReading, Focus]:
@@ -114,6 +118,12 @@ class Looker:
         wants_kl = self.config.objective.kl_weight > 0
         clean = self.decoder.read(view, self.answers, vocabulary=wants_kl)
         return clean, read_focus(clean.rows_LBHT, view.word_of_token_BT, view.word_mask_BW)
+
+    def _base_word_mass(self, batch: Batch) -> torch.Tensor:
+        view = masked_views.clean_view(batch)
+        with self.decoder.answering(), self.decoder.base():
+            rows_LBHT = self.decoder.read_rows(view)
+        return read_focus(rows_LBHT, view.word_of_token_BT, view.word_mask_BW).word_mass_B
 
     def _learned_mask(self, masks: Sequence[int]) -> int | None:
         """Where among these masks of a review the one to learn from stands; None: it is not among them."""
@@ -151,6 +161,8 @@ class Looker:
         with self._reader():
             clean, clean_focus = self._compared(look)
             masked = self._read_masked(view)
+        if self.config.rollouts.reader == "base":
+            look.base_word_mass_B = clean_focus.word_mass_B
         if self.has_adversary:
             focus = read_focus(masked.rows_LBHT, view.word_of_token_BT, view.word_mask_BW)
             self._pair(look, (clean, clean_focus), (masked, focus), view.word_mask_BW)

@@ -27,6 +27,7 @@ from afa_llm.training.engine import Engine
 from afa_llm.training.metrics import Means, MetricsLog, logged_at, peak_memory_gib
 from afa_llm.training.run_state import check_plan, restore_run, save_run, undoing
 from afa_llm.training.schedules import warmed_up
+from afa_llm.training.sink_watch import SinkWatch
 from afa_llm.training.step_batches import StepBatches
 from afa_llm.training.training_summary import Skips, TrainingSummary
 
@@ -56,7 +57,7 @@ class Trainer:
         self.batches = StepBatches(config, world, prompts, adversarial_round.decoder.pad_token_id)
         self.total_steps = self.batches.total
         self.checkpoints = folder / "checkpoints"
-        self.skips = Skips()
+        self.skips, self.sink = Skips(), SinkWatch()
         self.last_metrics: dict[str, float] = {}
         self.tokens = PassTokens()
         self.validation: float | None = None  # the loss after the newest step, where one was due
@@ -98,6 +99,7 @@ class Trainer:
             values |= {"epoch": (step + 1) / self.batches.per_epoch, "step_seconds": time.monotonic() - began}
             values["peak_memory_gib"] = self.world.largest(peak_memory_gib(self.world.device))
             self.last_metrics = values
+            self.world.tell(self.sink.see(values.get("sink_mass", math.nan), step + 1))
             if log:
                 log.write(step + 1, values)
 
@@ -286,7 +288,7 @@ class Trainer:
             skipped_steps=self.skips.total,
             resumed_from=done,
             last_metrics=values,
-            alarms=tuple(raised),
+            alarms=tuple(filter(None, [*raised, self.sink.alarm])),
             forward_tokens=forward,
             backward_tokens=backward,
             flops=pass_weights(self.round.decoder.model).flops(forward, backward),

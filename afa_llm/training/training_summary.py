@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What a run of training did. `alarms` are those of the adversary's guards at the end.
+    """What a run of training did. `alarms`: of the adversary at the end, and whether the attention sink
+    drained on the way.
 
     `adapter_step`: after which step the weights stood that are the result.
 

@@ -20,6 +20,9 @@ MORE = {
     "shown": ["masking.direction=attended", "objective.shown_task_weight=1"],
     "two parts": ["training.micro_batch_size=4"],
     "plain, two parts": ["objective.policy_gradient_weight=0", "training.micro_batch_size=4"],
+    "sink held": ["objective.word_mass_weight=1"],
+    "sink held, judged by the base": ["objective.word_mass_weight=1", "rollouts.reader=base"],
+    "sink held, no feedback": ["objective.policy_gradient_weight=0", "objective.word_mass_weight=1"],
     "dropout": ["lora.dropout=0.1"],
 }
 

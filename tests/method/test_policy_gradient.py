@@ -22,6 +22,7 @@ from afa_llm.method.policy_gradient import (
     kept_groups,
     kl_sum,
     leave_one_out,
+    mass_kl_sum,
     policy_gradient_sum,
     squares_sum,
     task_loss_sum,
@@ -220,6 +221,31 @@ def test_kl_with_impossible_tokens() -> None:
     assert kl_sum(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]).log(), torch.ones(1)).isposinf()
 
 
+def test_mass_kl_is_torch_s_and_runs_from_base_to_tuned() -> None:
+    base, tuned = torch.tensor([0.17, 0.6, 0.5]), torch.tensor([0.9, 0.55, 0.0])
+    sides = [torch.distributions.Bernoulli(probs=mass[:2]) for mass in (base, tuned)]
+    wanted = torch.distributions.kl_divergence(*sides).sum()
+    torch.testing.assert_close(mass_kl_sum(base, tuned, torch.tensor([1.0, 1.0, 0.0])), wanted)
+    torch.testing.assert_close(mass_kl_sum(base[:1], tuned[:1], ONE), torch.tensor(1.47), atol=0.01, rtol=0)
+    torch.testing.assert_close(mass_kl_sum(base, base, torch.ones(3)), torch.tensor(0.0))
+
+
+@pytest.mark.parametrize(("base", "tuned"), [(0.2, 0.9), (0.2, 0.1), (0.0, 0.5), (1.0, 0.5), (1.0, 0.001)])
+def test_mass_kl_draws_to_the_base_from_either_side(base: float, tuned: float) -> None:
+    mass = torch.tensor([tuned], requires_grad=True)
+    value = mass_kl_sum(torch.tensor([base]), mass, torch.ones(1))
+    assert value.isfinite() and value > 0
+    (gradient,) = torch.autograd.grad(value, mass)
+    assert (gradient.item() > 0) == (tuned > base)
+
+
+def test_mass_kl_is_finite_where_all_or_nothing_falls_on_words() -> None:
+    mass = torch.tensor([0.0, 1.0], requires_grad=True)
+    value = mass_kl_sum(torch.tensor([1.0, 0.0]), mass, torch.ones(2))
+    torch.testing.assert_close(value, torch.tensor(2 * 13.8155), atol=0.05, rtol=0)
+    assert torch.autograd.grad(value, mass)[0].isfinite().all()
+
+
 def test_task_loss() -> None:
     logprob = torch.tensor([[0.1, 0.3], [0.2, 0.2], [0.5, 0.25]]).log()
     label, weight = torch.tensor([1, 0, 1]), torch.tensor([1.0, 1.0, 0.0])
@@ -248,3 +274,4 @@ def test_sums_are_float32_at_least(dtype: torch.dtype) -> None:
     logprob = torch.zeros(2, 4, dtype=dtype)
     assert task_loss_sum(logprob, torch.tensor([0, 0]), torch.ones(2), "labels").dtype == torch.float32
     assert kl_sum(logprob, logprob, torch.ones(2)).dtype == torch.float32
+    assert mass_kl_sum(logprob[:, 0], logprob[:, 1], torch.ones(2)).dtype == torch.float32

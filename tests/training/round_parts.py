@@ -83,6 +83,7 @@ ARMS = {
     "all terms": [
         "objective.entropy_weight=0.1",
         "objective.kl_weight=0.3",
+        "objective.word_mass_weight=0.7",
         "objective.masked_task_weight=0.5",
         "objective.shown_task_weight=0.5",
         "masking.view=delete",

@@ -246,6 +246,37 @@ def test_the_base_term_takes_a_masked_view_back_to_the_base(tiny_model: Path) ->
     assert untouched.gradient(untouched.batches(8)).norm() < 1e-5  # tuned is base: nothing to mend
 
 
+def test_the_word_mass_term_takes_the_sink_back_to_the_base(tiny_model: Path) -> None:
+    only = ["objective.task_weight=0", "objective.policy_gradient_weight=0", "objective.word_mass_weight=1"]
+    parts, found = Parts(tiny_model, *only), []
+    for _ in range(4):
+        parts.gradient(parts.batches(8))
+        found.append(parts.means.over_ranks(ALONE)["word_mass_kl"])
+        parts.engine.step(2e-4)
+    assert found[0] > found[1] > found[2] > found[3], found
+    untouched = Parts(tiny_model, *only)
+    with torch.no_grad():
+        for name, parameter in untouched.decoder.model.named_parameters():
+            if "lora_B" in name:
+                parameter.zero_()
+    assert untouched.gradient(untouched.batches(8)).norm() < 1e-5  # tuned is base: nothing to hold
+
+
+def test_the_base_s_word_mass_is_the_same_whoever_reads_the_masks(tiny_model: Path) -> None:
+    """Judged by the base its clean pass is there already; else it is read for this alone."""
+    found = []
+    for reader in ("base", "tuned"):
+        parts = Parts(tiny_model, f"rollouts.reader={reader}", "objective.word_mass_weight=0.5")
+        look = parts.round.looker.look(parts.batches(6)[0], 0, differentiable=True)
+        assert look.base_word_mass_B is not None and not look.base_word_mass_B.requires_grad
+        found.append(look.base_word_mass_B)
+        assert not torch.allclose(look.base_word_mass_B, look.focus.word_mass_B, atol=1e-5)
+    torch.testing.assert_close(*found)
+    with parts.decoder.base():
+        _, focus = parts.round.looker.read_clean(parts.batches(6)[0])
+    torch.testing.assert_close(found[0], focus.word_mass_B.detach())
+
+
 def test_the_shown_view_has_the_first_masks_words_and_no_others(tiny_model: Path) -> None:
     only = ["objective.task_weight=0", "objective.policy_gradient_weight=0", "objective.shown_task_weight=1"]
     parts = Parts(tiny_model, *only, "masking.direction=attended", "masking.view=delete")

@@ -32,6 +32,7 @@ SETTINGS = [
     "objective.policy_gradient_weight=1",
     "objective.entropy_weight=0.1",
     "objective.kl_weight=0.1",
+    "objective.word_mass_weight=0.5",
     "objective.masked_task_weight=0.3",
     "objective.masked_base_weight=0.3",
     "objective.shown_task_weight=0.3",

@@ -1,0 +1,58 @@
+"""The watch over the attention sink: sounds once, where a sink that was there is gone for several steps."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from small_training import small_trainer
+
+from afa_llm.training import sink_watch
+from afa_llm.training.sink_watch import SinkWatch
+
+
+def heard(*levels: float) -> list[tuple[int, str]]:
+    watch = SinkWatch()
+    told = [(step, watch.see(level, step)) for step, level in enumerate(levels, 1)]
+    found = [(step, text) for step, text in told if text]
+    assert watch.alarm == (found[0][1] if found else "")
+    return found
+
+
+def test_a_drained_sink_is_told_once() -> None:
+    """From 0.6: the mean of five is 0.2 with the third step at 0 but the fourth: (0.6 + 4 * 0.1) / 5."""
+    (found,) = heard(*[0.6] * 8, *[0.1] * 9)
+    step, text = found
+    assert step == 12
+    assert "drained by step 12" in text and "from 0.60 to 0.20" in text and "objective.word_mass_weight" in text
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        [0.6] * 5 + [0.31] * 20,  # half of it, as tuning alone leaves
+        [0.6] * 8 + [0.0] * 2 + [0.6] * 8,  # two steps are no level
+        [0.1] * 5 + [0.0] * 20,  # no sink to lose
+        [0.6] * 5 + [math.nan] * 20,
+        [0.0, 0.0],
+    ],
+)
+def test_no_alarm(levels: list[float]) -> None:
+    assert heard(*levels) == []
+
+
+def test_a_step_without_a_number_hides_nothing() -> None:
+    assert [step for step, _ in heard(*[0.6] * 5, 0.0, math.nan, 0.0, math.nan, 0.0, 0.0)] == [11]
+
+
+def test_a_run_tells_it_at_once_and_in_its_summary(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sink_watch, "LEAST_START", 0.0)
+    monkeypatch.setattr(sink_watch, "DRAINED", 2.0)  # any level is drained then
+    settings = ["training.epochs=1", "objective.policy_gradient_weight=0", "training.log_every=2"]
+    summary = small_trainer(tiny_model, tmp_path, *settings).run()
+    (alarm,) = summary.alarms
+    assert "attention sink drained by step 2: " in alarm
+    assert capsys.readouterr().err.count(alarm) == 1
