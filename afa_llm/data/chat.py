@@ -43,9 +43,12 @@ class ChatFrame:
         return self._render(review) == self.before + review + self.after
 
     def _first_render(self) -> str:
-        """Templates without a system role (Gemma) refuse one: it then goes on top of the user's message."""
+        """Templates without a system role refuse one (Gemma) or leave it out without a word (the first ones of Phi-3):
+        it then goes on top of the user's message."""
         try:
-            return self._render(SENTINEL)
+            rendered = self._render(SENTINEL)
+            if self._chat.system.strip() in rendered:
+                return rendered
         except AfaError:
             if not self._chat.system:
                 raise

@@ -171,6 +171,15 @@ def test_a_chat_template_without_a_system_role(chat_tokenizer: PreTrainedTokeniz
     assert "<|im_start|>user\nYou classify" in chat_tokenizer.decode(prompt.token_ids)
 
 
+def test_a_chat_template_that_leaves_the_system_role_out(chat_tokenizer: PreTrainedTokenizerFast) -> None:
+    """As Phi-3's first ones do, without a word: what the model shall answer stood nowhere then."""
+    chat_tokenizer.chat_template = chat_tokenizer.chat_template.replace(
+        "for message in messages", "for message in messages if message.role != 'system'"
+    )
+    prompt = PromptBuilder(chat_tokenizer, TEMPLATE, LABELS).build(example("fine"))
+    assert chat_tokenizer.decode(prompt.token_ids).startswith("<|im_start|>user\nYou classify")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
