@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from afa_llm.data.templates import ChatTemplate
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SENTINEL = "Qreviewslotq7"  # letters and a digit: nothing a template would strip, split or escape
+TODAY = datetime(2024, 7, 26)
+"""The day that chat templates are told it is, the one that Llama 3.1 falls back to. Families tell their model the date
+(Llama 3.2, Granite 3, SmolLM3): by the clock a run would train on other prompts each day, and not go on after one."""
 
 
 class ChatFrame:
@@ -66,7 +70,11 @@ class ChatFrame:
         elif self._chat.system:
             messages = [{"role": "system", "content": self._chat.system}, *messages]
         try:
-            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, strftime_now=TODAY.strftime
+                )
+            )
         except Exception as error:  # it is a program: it may divide by zero
             raise AfaError(
                 f"template {self._name!r}: the tokenizer's chat template fails: {error}; set prompts.chat=never"

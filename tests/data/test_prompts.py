@@ -180,6 +180,16 @@ def test_a_chat_template_that_leaves_the_system_role_out(chat_tokenizer: PreTrai
     assert chat_tokenizer.decode(prompt.token_ids).startswith("<|im_start|>user\nYou classify")
 
 
+def test_a_chat_template_that_tells_the_date_gives_the_same_prompts_on_any_day(
+    chat_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """The format counts microseconds: by the clock no two renderings would be alike."""
+    chat_tokenizer.chat_template = "Today: {{ strftime_now('%d %b %Y %f') }}\n" + chat_tokenizer.chat_template
+    first, second = (PromptBuilder(chat_tokenizer, TEMPLATE, LABELS).build(example("fine")) for _ in range(2))
+    assert first == second
+    assert chat_tokenizer.decode(first.token_ids).startswith("Today: 26 Jul 2024 000000\n<|im_start|>system")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
