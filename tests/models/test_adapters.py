@@ -173,6 +173,16 @@ def test_gradient_checkpointing_is_not_reentrant_and_gives_the_same_gradient(sav
 
 
 @pytest.mark.parametrize("quantization", STORAGES)
+def test_routers_of_experts_are_not_adapted(tmp_path: Path, quantization: str) -> None:
+    """Phi-MoE's router is a linear layer by class and gives two tensors: an adapter around it broke in its first
+    pass."""
+    changes = {"num_key_value_heads": 4, "num_local_experts": 4}
+    model = stir(with_lora(save_model(tmp_path, "phimoe", **changes), quantization))
+    assert {name.split(".")[-4] for name in trained(model)} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert gradients(model, Decoder(model, (0, 2), 0).read(make_view([9, 5]), ANSWERS).rows_LBHT.square().sum()).any()
+
+
+@pytest.mark.parametrize("quantization", STORAGES)
 def test_a_saved_adapter_loads_to_the_same_answers(saved: Path, tmp_path: Path, quantization: str) -> None:
     model = stir(with_lora(saved, quantization))
     save_adapter(model, tmp_path / "adapter")
