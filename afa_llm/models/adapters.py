@@ -44,7 +44,7 @@ def load_tokenizer(settings: Model) -> Any:
 
 
 def load_base(settings: Model, device: torch.device) -> nn.Module:
-    """The decoder with frozen weights on `device`, safetensors only, no remote code, attention rows ready.
+    """The decoder with frozen weights on `device`, safetensors only, no remote code or LayerDrop, attention rows ready.
 
     Raises AfaError: not found, no safetensors, remote code wanted, no causal LM, kernels missing, weights missing or of
     another shape than config.json says (transformers would draw the missing ones at random).
@@ -59,6 +59,7 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
         family = f"model type {config.model_type}"
+        _keep_all_layers(config.get_text_config())
         refuse_pickled_shards(where, settings.revision, settings.path, getattr(config, "transformers_weights", None))
         eager = settings.attention == "eager" or attention_capture.needs_eager(config.get_text_config())
         found: Any = AutoModelForCausalLM.from_pretrained(
@@ -84,6 +85,14 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
     model.requires_grad_(False)
     model.config.use_cache = False
     return model
+
+
+def _keep_all_layers(config: Any) -> None:
+    """Without LayerDrop (OPT, BioGPT; Fan et al. 2019, arXiv 1909.11556): a layer that a training pass leaves out has
+    no attention row, and its adapter no gradient on this rank while it has one on others."""
+    for rate in ("layerdrop", "decoder_layerdrop"):
+        if getattr(config, rate, 0.0):
+            setattr(config, rate, 0.0)
 
 
 def attach_lora(model: nn.Module, settings: Lora, *, seed: int, gradient_checkpointing: bool) -> nn.Module:
