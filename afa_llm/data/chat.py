@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from afa_llm.data.templates import ChatTemplate
 from afa_llm.errors import AfaError
@@ -19,7 +19,11 @@ TODAY = datetime(2024, 7, 26)
 
 
 class ChatFrame:
-    """The rendered text around the review: `before` + review + `after`."""
+    """The rendered text around the review: `before` + review + `after`.
+
+    The answer is read at the first token after it, where families that reason (Qwen3, SmolLM3) would begin a thought:
+    templates that can are asked for an answer without one.
+    """
 
     def __init__(
         self,
@@ -69,12 +73,13 @@ class ChatFrame:
             messages[0]["content"] = f"{self._chat.system}\n\n{messages[0]['content']}"
         elif self._chat.system:
             messages = [{"role": "system", "content": self._chat.system}, *messages]
+        asked: dict[str, Any] = {
+            "add_generation_prompt": True,
+            "enable_thinking": False,
+            "strftime_now": TODAY.strftime,
+        }
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True, strftime_now=TODAY.strftime
-                )
-            )
+            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **asked))
         except Exception as error:  # it is a program: it may divide by zero
             raise AfaError(
                 f"template {self._name!r}: the tokenizer's chat template fails: {error}; set prompts.chat=never"

@@ -180,6 +180,14 @@ def test_a_chat_template_that_leaves_the_system_role_out(chat_tokenizer: PreTrai
     assert chat_tokenizer.decode(prompt.token_ids).startswith("<|im_start|>user\nYou classify")
 
 
+def test_a_family_that_reasons_is_asked_for_its_answer_at_once(chat_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Qwen3's way to say it: else the token after the prompt is the beginning of a thought, not the label's."""
+    closed = "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    chat_tokenizer.chat_template += closed
+    prompt = PromptBuilder(chat_tokenizer, TEMPLATE, LABELS).build(example("fine"))
+    assert chat_tokenizer.decode(prompt.token_ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
 def test_a_chat_template_that_tells_the_date_gives_the_same_prompts_on_any_day(
     chat_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
