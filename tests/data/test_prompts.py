@@ -71,6 +71,16 @@ def test_a_leading_space_belongs_to_its_word(raw_tokenizer: PreTrainedTokenizerF
     assert of_word_1[0].startswith("Ġ")
 
 
+def test_the_first_token_of_a_prompt_belongs_to_no_word(bare_tokenizer: PreTrainedTokenizerFast) -> None:
+    """It is the attention sink, which a tokenizer without BOS leaves to the review where nothing stands before it."""
+    builder = PromptBuilder(bare_tokenizer, dataclasses.replace(TEMPLATE, before=""), LABELS)
+    prompt = builder.build(example("great films"))
+    tokens = bare_tokenizer.convert_ids_to_tokens(list(prompt.token_ids))
+    assert tokens[:3] == ["g", "reat", "Ġfilm"]
+    assert prompt.word_of_token[:4] == (-1, 0, 1, 1)
+    assert builder.build(example("a")).word_of_token[:2] == (0, -1)  # all that there is
+
+
 def test_given_words_that_share_a_token_go_by_characters() -> None:
     # "isn't." in one text, tokens "isn" and "'t." against words "is", "n't", "."
     words = ((0, 2), (2, 5), (5, 6))
