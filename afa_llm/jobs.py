@@ -22,6 +22,7 @@ from afa_llm.kept_before import measure_before
 from afa_llm.material import Material, prepare
 from afa_llm.models.adapters import check_adapter
 from afa_llm.models.decoder import Decoder
+from afa_llm.models.embedded_tokens import check_embedded
 from afa_llm.models.positions import check_positions
 from afa_llm.records import Example, Prompt
 from afa_llm.rollouts.engine_service import EngineService
@@ -197,6 +198,7 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
     examples = [Example(f"text {i}", text, 0, split_words(text)) for i, text in enumerate(texts, 1)]
     prompts = [_prompt(example, builder, config.data.max_tokens) for example in examples]
     check_positions(config.model, prompts, [material.answers])
+    check_embedded(config.model, prompts, [material.answers])
     decoder = assembly.build_decoder(config, material, world.device, adapter)
     if config.attention.layers == "auto" and len(decoder.layers) >= DEEP:
         world.tell(

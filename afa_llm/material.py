@@ -22,6 +22,7 @@ from afa_llm.evaluation.behaviour import check_cases
 from afa_llm.evaluation.calibration import content_free_examples, domain_examples
 from afa_llm.evaluation.prompted_sentiment import PromptSet
 from afa_llm.models.adapters import load_tokenizer
+from afa_llm.models.embedded_tokens import check_embedded
 from afa_llm.models.positions import check_positions
 from afa_llm.records import AnswerWords, Example, Prompt
 
@@ -115,9 +116,9 @@ def prepare(config: Config, *, training: bool = True) -> Material:
         notices += _check_classes(config, train_prompts)
         _check_rationales(config, train_prompts)
     measured = [prompt for sets in prompt_sets.values() for found in sets for prompt in found.prompts]
-    check_positions(
-        config.model, [*train_prompts, *validation_prompts, *measured], [b.answer_words for b in builders.values()]
-    )
+    every, answers = [*train_prompts, *validation_prompts, *measured], [b.answer_words for b in builders.values()]
+    check_positions(config.model, every, answers)
+    check_embedded(config.model, every, answers)
     return material
 
 

@@ -99,12 +99,13 @@ class PromptBuilder:
         word_of_token = words_of_tokens(tokens.spans, example.words, len(self.before))
         if max(word_of_token) < 0:
             raise UnusableReviewError("no token belongs to a word of the review", "review without words")
-        return Prompt(example, tokens.ids, word_of_token)
+        return Prompt(example, tokens.ids, _without_sink(word_of_token))
 
     def build_unchecked(self, example: Example) -> Prompt:
         """As `build`, for texts of our own: words may be empty, nothing is refused."""
         tokens = self._tokenise(self.before + example.text + self.after)
-        return Prompt(example, tokens.ids, words_of_tokens(tokens.spans, example.words, len(self.before)))
+        word_of_token = words_of_tokens(tokens.spans, example.words, len(self.before))
+        return Prompt(example, tokens.ids, _without_sink(word_of_token))
 
     def _encode(self, text: str, literal: bool) -> Any:
         return self.tokenizer(
@@ -181,6 +182,17 @@ def words_of_tokens(
             word += 1
         found.append(best)
     return tuple(found)
+
+
+def _without_sink(word_of_token: tuple[int, ...]) -> tuple[int, ...]:
+    """The first token of a prompt belongs to no word: it is the attention sink, whatever it says.
+
+    Where nothing stands before the review, neither text nor BOS, the review's first word would else have 59 to 70 % of
+    the focus (SmolLM2 on planted reviews; 3 to 5 % with a token before it). A review of this one token keeps it: its
+    focus is 1 in any case.
+    """
+    others = (-1, *word_of_token[1:])
+    return others if max(others) >= 0 else word_of_token
 
 
 def _shown(template: Template, demonstrations: Sequence[Example]) -> str:

@@ -1,9 +1,10 @@
 """Words of a review as character spans: the units that masks hide and that the focus is measured on (our choice).
 
 A word is a run of letters, digits and their combining marks, with inner apostrophes and hyphens (don't, well-made).
-Scripts that set no spaces (Han, Kana) give one word per character. Any other run of visible characters (punctuation,
-emoji) is a word of its own. White space, control and zero-width characters alone are no word, nor is `<br />`, which
-stands for a line end in IMDB: as a word, "br" would be the rarest one of a review for a model trained on other texts.
+Scripts that set no spaces (Han, Kana, Thai, Lao, Burmese, Khmer) give one word per character with its marks. Any other
+run of visible characters (punctuation, emoji) is a word of its own. White space, control and zero-width characters
+alone are no word, nor is `<br />`, which stands for a line end in IMDB: as a word, "br" would be the rarest one of a
+review for a model trained on other texts.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ Spans = tuple[tuple[int, int], ...]
 
 BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 INNER = frozenset("'’-‐‑")
-# Ranges of scripts written without spaces: Kana, Han and its extensions, compatibility ideographs.
+# Ranges of scripts written without spaces: Thai and Lao, Burmese, Khmer, Kana, Han and its extensions, compatibility
+# ideographs. (A Thai review would be a single word, of which no mask can hide anything.)
 UNSPACED = (
+    (0x0E00, 0x0EFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17FF),
     (0x3041, 0x30FF),
     (0x3400, 0x4DBF),
     (0x4E00, 0x9FFF),

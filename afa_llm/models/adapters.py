@@ -44,7 +44,7 @@ def load_tokenizer(settings: Model) -> Any:
 
 
 def load_base(settings: Model, device: torch.device) -> nn.Module:
-    """The decoder with frozen weights on `device`, safetensors only, no remote code, attention rows ready.
+    """The decoder with frozen weights on `device`, safetensors only, no remote code or LayerDrop, attention rows ready.
 
     Raises AfaError: not found, no safetensors, remote code wanted, no causal LM, kernels missing, weights missing or of
     another shape than config.json says (transformers would draw the missing ones at random).
@@ -59,6 +59,7 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
         family = f"model type {config.model_type}"
+        _keep_all_layers(config.get_text_config())
         refuse_pickled_shards(where, settings.revision, settings.path, getattr(config, "transformers_weights", None))
         eager = settings.attention == "eager" or attention_capture.needs_eager(config.get_text_config())
         found: Any = AutoModelForCausalLM.from_pretrained(
@@ -86,10 +87,19 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
     return model
 
 
+def _keep_all_layers(config: Any) -> None:
+    """Without LayerDrop (OPT, BioGPT; Fan et al. 2019, arXiv 1909.11556): a layer that a training pass leaves out has
+    no attention row, and its adapter no gradient on this rank while it has one on others."""
+    for rate in ("layerdrop", "decoder_layerdrop"):
+        if getattr(config, rate, 0.0):
+            setattr(config, rate, 0.0)
+
+
 def attach_lora(model: nn.Module, settings: Lora, *, seed: int, gradient_checkpointing: bool) -> nn.Module:
     """The base with a fresh float32 LoRA adapter (its output starts at zero), the same for a seed on every rank.
 
-    Raises AfaError where target_modules name no linear module of the model.
+    Raises AfaError where target_modules name no linear module of the model, and where the family takes no adapter
+    there or no gradient checkpointing.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -98,34 +108,60 @@ def attach_lora(model: nn.Module, settings: Lora, *, seed: int, gradient_checkpo
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft divides it by the rank, a float is fine
         lora_dropout=settings.dropout,
         target_modules=_targets(model, settings),
+        exclude_modules=[name for name, module in model.named_modules() if _is_router(module)] or None,
         task_type="CAUSAL_LM",
     )
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
+        try:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
+        except ValueError as error:
+            raise AfaError(
+                f"model.gradient_checkpointing = true: {first_reason(error)}; set model.gradient_checkpointing=false"
+            ) from error
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        adapted = get_peft_model(model, config)
+        try:
+            adapted = get_peft_model(model, config)
+        except ValueError as error:  # such as projections that a Mamba kernel reads past the adapter
+            raise AfaError(
+                f"lora.target_modules = {settings.target_modules}: {first_reason(error).rstrip('.')}. This model "
+                f"has linear modules {_names(_linear_modules(model))}; name those to adapt"
+            ) from error
     return adapted.eval()  # peft leaves the base in eval and its own modules in training mode
 
 
 def _targets(model: nn.Module, settings: Lora) -> str | list[str]:
     """What to adapt, in peft's words. Peft would pass over a name that fits nothing while another one does."""
-    from transformers.pytorch_utils import Conv1D
-
     given = settings.target_modules
     if given == "all-linear":
         return given
     wanted = [given] if isinstance(given, str) else list(given)
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    linear = _linear_modules(model)
     wrong = [name for name in wanted if not any(f".{each}".endswith(f".{name}") for each in linear)]
     if wrong or not wanted:
-        leaves = sorted({name.split(".")[-1] for name in linear})
         raise AfaError(
             f"lora.target_modules = {given if isinstance(given, str) else wanted}: "
             f"{'no linear module is called ' + ', '.join(wrong) if wrong else 'names none'}; "
-            f"this model has {', '.join(leaves)} (or set all-linear)"
+            f"this model has {_names(linear)} (or set all-linear)"
         )
     return wanted
+
+
+def _linear_modules(model: nn.Module) -> list[str]:
+    from transformers.pytorch_utils import Conv1D
+
+    found = (name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
+    return [name for name in found if not _is_router(model.get_submodule(name))]
+
+
+def _is_router(module: nn.Module) -> bool:
+    """A linear layer of a family's own kind: routers of Phi-MoE and Llama 4 give several tensors, and an adapter around
+    one breaks in its first pass."""
+    return isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models.")
+
+
+def _names(modules: list[str]) -> str:
+    return ", ".join(sorted({name.split(".")[-1] for name in modules}))
 
 
 def save_adapter(model: nn.Module, folder: Path) -> None:

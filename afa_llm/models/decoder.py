@@ -33,7 +33,9 @@ class Decoder:
     def __init__(self, model: nn.Module, layers: tuple[int, ...], pad_token_id: int) -> None:
         self.model = model
         self.layers = layers
-        self.pad_token_id = pad_token_id
+        # A padding token that was added to the tokenizer alone has no embedding. Any id does: nothing attends to it.
+        embedded = getattr(model.get_input_embeddings(), "num_embeddings", None)  # type: ignore[operator]
+        self.pad_token_id = pad_token_id if embedded is None or pad_token_id < embedded else 0
         self.forward: Callable[..., Any] = model
         self.may_stop_early = True
         self.tokens = PassTokens()

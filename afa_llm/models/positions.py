@@ -14,12 +14,17 @@ from afa_llm.records import AnswerWords, Prompt
 
 def most_positions(settings: Model) -> int | None:
     """The longest text of the model in tokens; None where config.json sets no limit. Raises AfaError without one."""
+    return count_in_config(settings, "max_position_embeddings")
+
+
+def count_in_config(settings: Model, name: str) -> int | None:
+    """A number of the model's config.json, None where it is not given or none. Raises AfaError without a config."""
     from transformers import AutoConfig
 
     where = model_location(settings.path)
     try:
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
-        found = getattr(config.get_text_config(), "max_position_embeddings", None)
+        found = getattr(config.get_text_config(), name, None)
     except Exception as error:  # a broken file breaks in any way
         raise AfaError(unloadable(settings.path, "model", error)) from error
     return found if isinstance(found, int) and found > 0 else None

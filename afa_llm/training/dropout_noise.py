@@ -22,10 +22,11 @@ def seed_dropout(seed: int, step: int, rank: int) -> None:
 def has_dropout(model: nn.Module) -> bool:
     """Whether a pass in training mode may draw noise: by a module, or by a rate in the config of the family.
 
-    Of the latter no module may know (attention_dropout, layerdrop). A rate that nothing uses counts too: then two
-    passes are made where one would do.
+    Of the latter no module may know (attention_dropout, the jitter of Phi-MoE's routers). A rate that nothing uses
+    counts too: then two passes are made where one would do.
     """
     if any(module.p > 0 for module in model.modules() if isinstance(module, _DropoutNd)):
         return True
-    settings = vars(model.config) if hasattr(model, "config") else {}
-    return any(isinstance(rate, float) and rate > 0 for name, rate in settings.items() if "drop" in name)
+    settings = vars(model.config.get_text_config()) if hasattr(model, "config") else {}  # type: ignore[union-attr, operator]
+    rates = (rate for name, rate in settings.items() if "drop" in name or "jitter" in name)
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)

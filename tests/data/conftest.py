@@ -45,6 +45,12 @@ def ending_tokenizer() -> PreTrainedTokenizerFast:
     return byte_level(["<s>", "</s>", "<pad>"], eos=True)
 
 
+@pytest.fixture(scope="session")
+def bare_tokenizer() -> PreTrainedTokenizerFast:
+    """Puts nothing before what it encodes, as those of GPT-2, Qwen and SmolLM2."""
+    return byte_level(["<s>", "</s>", "<pad>"], bos=False)
+
+
 @pytest.fixture
 def chat_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = byte_level(["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>"])

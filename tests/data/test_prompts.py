@@ -71,6 +71,16 @@ def test_a_leading_space_belongs_to_its_word(raw_tokenizer: PreTrainedTokenizerF
     assert of_word_1[0].startswith("Ġ")
 
 
+def test_the_first_token_of_a_prompt_belongs_to_no_word(bare_tokenizer: PreTrainedTokenizerFast) -> None:
+    """It is the attention sink, which a tokenizer without BOS leaves to the review where nothing stands before it."""
+    builder = PromptBuilder(bare_tokenizer, dataclasses.replace(TEMPLATE, before=""), LABELS)
+    prompt = builder.build(example("great films"))
+    tokens = bare_tokenizer.convert_ids_to_tokens(list(prompt.token_ids))
+    assert tokens[:3] == ["g", "reat", "Ġfilm"]
+    assert prompt.word_of_token[:4] == (-1, 0, 1, 1)
+    assert builder.build(example("a")).word_of_token[:2] == (0, -1)  # all that there is
+
+
 def test_given_words_that_share_a_token_go_by_characters() -> None:
     # "isn't." in one text, tokens "isn" and "'t." against words "is", "n't", "."
     words = ((0, 2), (2, 5), (5, 6))
@@ -169,6 +179,33 @@ def test_a_chat_template_without_a_system_role(chat_tokenizer: PreTrainedTokeniz
     chat_tokenizer.chat_template = refuse + chat_tokenizer.chat_template
     prompt = PromptBuilder(chat_tokenizer, TEMPLATE, LABELS).build(example("fine"))
     assert "<|im_start|>user\nYou classify" in chat_tokenizer.decode(prompt.token_ids)
+
+
+def test_a_chat_template_that_leaves_the_system_role_out(chat_tokenizer: PreTrainedTokenizerFast) -> None:
+    """As Phi-3's first ones do, without a word: what the model shall answer stood nowhere then."""
+    chat_tokenizer.chat_template = chat_tokenizer.chat_template.replace(
+        "for message in messages", "for message in messages if message.role != 'system'"
+    )
+    prompt = PromptBuilder(chat_tokenizer, TEMPLATE, LABELS).build(example("fine"))
+    assert chat_tokenizer.decode(prompt.token_ids).startswith("<|im_start|>user\nYou classify")
+
+
+def test_a_family_that_reasons_is_asked_for_its_answer_at_once(chat_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Qwen3's way to say it: else the token after the prompt is the beginning of a thought, not the label's."""
+    closed = "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    chat_tokenizer.chat_template += closed
+    prompt = PromptBuilder(chat_tokenizer, TEMPLATE, LABELS).build(example("fine"))
+    assert chat_tokenizer.decode(prompt.token_ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
+def test_a_chat_template_that_tells_the_date_gives_the_same_prompts_on_any_day(
+    chat_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """The format counts microseconds: by the clock no two renderings would be alike."""
+    chat_tokenizer.chat_template = "Today: {{ strftime_now('%d %b %Y %f') }}\n" + chat_tokenizer.chat_template
+    first, second = (PromptBuilder(chat_tokenizer, TEMPLATE, LABELS).build(example("fine")) for _ in range(2))
+    assert first == second
+    assert chat_tokenizer.decode(first.token_ids).startswith("Today: 26 Jul 2024 000000\n<|im_start|>system")
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,22 @@ def test_gradient_checkpointing_is_not_reentrant_and_gives_the_same_gradient(sav
     assert (found[0] - found[1]).norm() / found[0].norm() < 1e-6  # measured 0
 
 
+def test_no_layer_is_left_out_in_training(tmp_path: Path) -> None:
+    """OPT's LayerDrop of 0.9 would leave two or three of its three layers out of most passes."""
+    model = with_lora(save_model(tmp_path, "opt", layerdrop=0.9, ffn_dim=128, word_embed_proj_dim=64)).train()
+    assert Decoder(model, (0, 1, 2), 0).read(make_view([9, 5]), ANSWERS).rows_LBHT.shape[0] == 3
+
+
+@pytest.mark.parametrize("quantization", STORAGES)
+def test_routers_of_experts_are_not_adapted(tmp_path: Path, quantization: str) -> None:
+    """Phi-MoE's router is a linear layer by class and gives two tensors: an adapter around it broke in its first
+    pass."""
+    changes = {"num_key_value_heads": 4, "num_local_experts": 4}
+    model = stir(with_lora(save_model(tmp_path, "phimoe", **changes), quantization))
+    assert {name.split(".")[-4] for name in trained(model)} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert gradients(model, Decoder(model, (0, 2), 0).read(make_view([9, 5]), ANSWERS).rows_LBHT.square().sum()).any()
+
+
 @pytest.mark.parametrize("quantization", STORAGES)
 def test_a_saved_adapter_loads_to_the_same_answers(saved: Path, tmp_path: Path, quantization: str) -> None:
     model = stir(with_lora(saved, quantization))

@@ -26,8 +26,9 @@ from saved_models import (
 )
 from tiny_models import tiny_model
 
+from afa_llm.config_running import Lora
 from afa_llm.errors import AfaError
-from afa_llm.models.adapters import load_adapter, load_base, load_tokenizer, save_adapter
+from afa_llm.models.adapters import attach_lora, load_adapter, load_base, load_tokenizer, save_adapter
 
 
 def check_refused(act: Callable[[], Any], *words: str) -> None:
@@ -219,6 +220,36 @@ def test_linear_modules_of_gpt2_are_listed_too(tmp_path: Path) -> None:
 )
 def test_target_modules_by_name(saved: Path, targets: Any, adapted: int) -> None:
     assert len(trained(with_lora(saved, target_modules=targets))) == 2 * adapted
+
+
+def test_routers_of_experts_are_no_target(tmp_path: Path) -> None:
+    save_model(tmp_path, "phimoe", num_key_value_heads=4, num_local_experts=4)
+    refused = "no linear module is called router; this model has k_proj, lm_head, o_proj, q_proj, v_proj (or"
+    check_refused(lambda: with_lora(tmp_path, target_modules=("router",)), refused)
+
+
+def test_modules_that_peft_does_not_adapt(tmp_path: Path) -> None:
+    """Mamba's kernel reads the weight of its output projection past an adapter."""
+    save_model(tmp_path, "falcon_h1")
+    words = (
+        "lora.target_modules = all-linear: ",
+        "'out_proj' is incompatible",
+        "k_proj",
+        "q_proj",
+        "name those to adapt",
+    )
+    check_refused(lambda: with_lora(tmp_path), *words)
+    assert trained(with_lora(tmp_path, target_modules=("q_proj", "k_proj")))
+
+
+def test_a_family_without_gradient_checkpointing() -> None:
+    model = tiny_model("ctrl")
+    refused = "model.gradient_checkpointing = true: CTRLLMHeadModel does not support"
+    check_refused(
+        lambda: attach_lora(model, Lora(), seed=0, gradient_checkpointing=True),
+        refused,
+        "set model.gradient_checkpointing=false",
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_training import everything, small_trainer
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PhimoeConfig, PhimoeForCausalLM
 
 from afa_llm.training.dropout_noise import has_dropout, seed_dropout
 
@@ -85,6 +85,15 @@ def test_dropout_that_no_module_holds_is_known() -> None:
     """Llama's attention drops by a rate of its config, inside the kernel."""
     silent, noisy = (LlamaForCausalLM(LlamaConfig(**SMALL, attention_dropout=rate)) for rate in (0.0, 0.1))
     assert not any(isinstance(module, torch.nn.Dropout) for module in noisy.modules())
+    assert (has_dropout(silent), has_dropout(noisy)) == (False, True)
+
+
+def test_noise_of_routers_is_known() -> None:
+    """Phi-MoE draws its experts in training: two passes differ, and none of it is called dropout."""
+    silent, noisy = (
+        PhimoeForCausalLM(PhimoeConfig(**SMALL, num_key_value_heads=2, num_local_experts=2, router_jitter_noise=rate))
+        for rate in (0.0, 0.1)
+    )
     assert (has_dropout(silent), has_dropout(noisy)) == (False, True)
 
 
