@@ -40,7 +40,7 @@ class SinkWatch:
             return ""
         self.alarm = (
             f"attention sink drained by step {step}: the first token's share of the readout's attention fell from "
-            f"{start:.2f} to {now:.2f}, and such a model may answer by chance; set objective.word_mass_weight=1, or "
-            "lower objective.policy_gradient_weight or training.learning_rate"
+            f"{start:.2f} to {now:.2f}, and such a model may answer by chance; lower training.learning_rate or "
+            "objective.policy_gradient_weight, or hold it by objective.word_mass_weight=1"
         )
         return self.alarm
