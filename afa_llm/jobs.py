@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from afa_llm import assembly
 from afa_llm.config import Config
@@ -214,7 +215,7 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
         for prompt, focus_W, logprob_C in zip(prompts, focus_N, logprob_NC, strict=True):
             share_C = np.exp(logprob_C - np.logaddexp.reduce(logprob_C))
             answer = ", ".join(f"{name} {share:.2f}" for name, share in zip(labels, share_C, strict=True))
-            console.print(f"[bold]{title}[/bold]  {answer}")
+            console.print(Text.assemble((title, "bold"), f"  {answer}"))  # a label may hold brackets
             console.print(render_focus(prompt.words, focus_W.tolist()))
 
 

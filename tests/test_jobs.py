@@ -174,3 +174,19 @@ def test_layers_need_two_reviews_of_two_words(tiny_model: Path, tmp_path: Path) 
     settings += ["masking.masks_per_review=2"]
     with pytest.raises(AfaError, match=r"1 review\(s\) of two words or more"):
         jobs.layers(load_config(None, settings), 10, None, Console())
+
+
+def test_labels_with_brackets_are_no_markup(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.yaml").write_text(
+        'templates: {a: {prompt: "{review} is", answers: {"[/no]": " bad", "[red]": " good"}}}\n'
+    )
+    (tmp_path / "c.yaml").write_text(
+        'data: {labels: {"[/no]": [0], "[red]": [1]}}\n'
+        f"prompts: {{file: {tmp_path / 'p.yaml'}, train: a, evaluation: [a]}}\n"
+        f"model: {{path: {tiny_model}, quantization: none}}\n"
+    )
+    jobs.inspect(load_config(str(tmp_path / "c.yaml")), ["a fine film"], None, Console())
+    said = capsys.readouterr().out
+    assert "[/no] 0." in said and "[red] 0." in said
