@@ -21,7 +21,7 @@ from afa_llm.benchmark.progress import ProgressTable
 from afa_llm.benchmark.report import write_benchmark
 from afa_llm.benchmark.runner import MatrixRunner
 from afa_llm.benchmark.settings import Benchmark
-from afa_llm.data.suites import resolve_suites
+from afa_llm.data.suites import lacking, resolve_suites
 from afa_llm.errors import AfaError
 from afa_llm.material import basis, prepare
 from afa_llm.run_folder import changed_settings
@@ -42,13 +42,14 @@ def run(options: argparse.Namespace) -> int:
     """Exit code as in options.EPILOG. Raises AfaError before anything is run where settings or data are wrong."""
     benchmark = load_benchmark(options.config, options.overrides)
     cells = plan_cells(benchmark, options.config)
-    chosen = _resolved(select(cells, options.only))
+    chosen = select(cells, options.only)
     place = Path(benchmark.output_dir) / benchmark.name
     console = Console(stderr=True)
     check_places(place, chosen)
-    if options.report:
+    if options.report:  # made of what the cells left: their data may lie elsewhere
         return _write(benchmark, cells, place, 0)
     check_launcher(options.launcher)
+    chosen = _resolved(chosen)
     _refuse_changed(chosen)
     works = {} if all(cell.finished for cell in chosen) and not options.dry_run else _check_data(chosen)
     if options.dry_run:
@@ -64,13 +65,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _resolved(cells: Sequence[Cell]) -> list[Cell]:
-    """suite:<name> as the source that it stands for, as the runs themselves do. Raises AfaError that names the cell."""
-    found = []
+    """suite:<name> as the source that it stands for, as the runs themselves do. Raises AfaError that names the cell.
+
+    What a suite's file lacks is told here, once: the cells are started with the file's own path and know no suite.
+    """
+    found, notices = [], []
     for cell in cells:
         try:
             found.append(replace(cell, config=resolve_suites(cell.config)))
         except AfaError as error:
             raise AfaError(f"cell {cell.name}: {error}") from None
+        notices += lacking(cell.config, found[-1].config)
+    for notice in dict.fromkeys(notices):
+        print(notice, file=sys.stderr)
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 from afa_llm.benchmark import command
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.loading import load_benchmark, plan_cells
+from afa_llm.cli_options import build_parser
 from afa_llm.config import Config
 from afa_llm.errors import AfaError
 from afa_llm.material import Material, prepare
@@ -66,3 +67,40 @@ def test_a_fault_of_one_arm_alone_is_found_before_anything_runs(
     found = cells(tmp_path, tiny_model, f"{{plain: {{}}, wrong: {{settings: {settings}}}}}", "replace")
     with pytest.raises(AfaError, match=f"cell one/wrong/seed0: .*{message}"):
         command._check_data(found)
+
+
+def suite_file(tmp_path: Path, model: Path) -> Path:
+    """A benchmark on suite:sst2, whose files have no rationales."""
+    (tmp_path / "data" / "sst2").mkdir(parents=True)
+    for split in ("train", "dev"):
+        rows = "\n".join(f'{{"text": "{word} {split}", "label": {k}}}' for k, word in enumerate(("dull", "fine")))
+        (tmp_path / "data" / "sst2" / f"{split}.jsonl").write_text(f"{rows}\n")
+    data = "{train: {path: 'suite:sst2'}, evaluation: [{path: 'suite:sst2', split: dev}]}"
+    (tmp_path / "s.yaml").write_text(
+        f"output_dir: {tmp_path / 'runs'}\nseeds: [0, 1]\nreference: a\narms: {{a: {{}}, b: {{}}}}\n"
+        f"data_sets: {{one: {{}}}}\nbase: {{settings: {{model: {{path: {model}}}, data: {data},"
+        " masking: {masks_per_review: 2}}}\n"
+    )
+    return tmp_path / "s.yaml"
+
+
+def test_what_the_file_of_a_suite_lacks_is_told_once(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cells know the file alone and cannot tell it."""
+    monkeypatch.setenv("AFA_DATA", str(tmp_path / "data"))
+    options = build_parser().parse_args(["benchmark", str(suite_file(tmp_path, tiny_model)), "--dry-run"])
+    assert command.run(options) == 0
+    said = capsys.readouterr().err
+    assert said.count("sst2_dev: no rationales are measured") == 1
+    assert "no column token_labels" in said
+
+
+def test_a_report_needs_no_data(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AFA_DATA", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    options = build_parser().parse_args(["benchmark", str(suite_file(tmp_path, tiny_model)), "--report"])
+    assert command.run(options) == 0
+    assert "nothing to report" in capsys.readouterr().out
