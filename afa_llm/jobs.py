@@ -19,7 +19,7 @@ from afa_llm.data.words import split_words
 from afa_llm.errors import AfaError, StoppedError
 from afa_llm.evaluation.focus_reader import FocusReader
 from afa_llm.evaluation.layer_focus import answer_shifts
-from afa_llm.kept_before import measure_before
+from afa_llm.kept_before import check_folder, measure_before
 from afa_llm.material import Material, prepare
 from afa_llm.models.adapters import check_adapter
 from afa_llm.models.decoder import Decoder
@@ -81,6 +81,7 @@ def train(config: Config) -> Path:
     given, clock = config, Clock()
     config = resolve_suites(given)
     with _job(config) as world, reserved_folder(config, world) as folder:
+        check_folder(config, world)
         config = settle_dtype(config, world)
         material = _prepare(config, world, clock, lacking(given, config))
         with clock.phase("model"):
@@ -130,6 +131,7 @@ def evaluate(config: Config, adapter: Path | None) -> Path:
     given, clock = config, Clock()
     config = resolve_suites(given)
     with _job(config) as world, reserved_folder(config, world, adapter=adapter, evaluates=True) as folder:
+        check_folder(config, world)
         config = settle_dtype(config, world)
         material = _prepare(config, world, clock, lacking(given, config))
         with clock.phase("model"):
