@@ -29,6 +29,7 @@ from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.run_dtype import settle_dtype
 from afa_llm.run_folder import (
     claim,
+    counted_elsewhere,
     reserved_folder,
     save_settings,
     tell_data,
@@ -133,7 +134,8 @@ def evaluate(config: Config, adapter: Path | None) -> Path:
     with _job(config) as world, reserved_folder(config, world, adapter=adapter, evaluates=True) as folder:
         check_folder(config, world)
         config = settle_dtype(config, world)
-        material = _prepare(config, world, clock, lacking(given, config))
+        notices = [*lacking(given, config), *(counted_elsewhere(config, adapter) if adapter is not None else [])]
+        material = _prepare(config, world, clock, notices)
         with clock.phase("model"):
             world.pulse.at("model")
             decoder = assembly.build_decoder(config, material, world.device, adapter)

@@ -190,3 +190,17 @@ def test_labels_with_brackets_are_no_markup(
     jobs.inspect(load_config(str(tmp_path / "c.yaml")), ["a fine film"], None, Console())
     said = capsys.readouterr().out
     assert "[/no] 0." in said and "[red] 0." in said
+
+
+@pytest.mark.usefixtures("no_model")
+def test_evaluate_says_in_which_reviews_words_are_counted(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were those of the configuration's data.train without a word, whatever the adapter was trained on."""
+    (tmp_path / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "adapter" / name).write_text("")
+    settings = [f"model.path={tiny_model}", f"run.output_dir={tmp_path / 'runs'}"]
+    with pytest.raises(AssertionError, match="a model is loaded"):
+        jobs.evaluate(load_config(None, settings), tmp_path / "adapter")
+    assert "how rare a word is, is counted in data.train = planted_train" in capsys.readouterr().err
