@@ -87,8 +87,8 @@ def gains(content: Row) -> Table:
     return Table("relative_gain", "Relative gain from before to after", ("Arm", *sets), tuple(rows))
 
 
-def budget(content: Row) -> Table:
-    """Steps, tokens, operations and time of each data set and arm: means over seeds."""
+def budget(content: Row, data_sets: Mapping[str, str]) -> Table:
+    """Steps, tokens, operations and time of each data set and arm: means over seeds. `data_sets`: key -> title."""
     reference = content["reference"]
     rows = []
     for data_set in dict.fromkeys(cell["data_set"] for cell in content["cells"]):
@@ -107,7 +107,7 @@ def budget(content: Row) -> Table:
                 ratio,
                 f"{seconds / 60:.1f}",
             )
-            label = f"{data_set}: {arm['title']}"
+            label = f"{data_sets[data_set]}: {arm['title']}"
             rows.append((label, arm["name"] == reference, tuple(Cell(text) for text in texts)))
     columns = ("Data set: arm", "Steps", "Tokens", "TFLOPs", "of the reference", "Minutes")
     return Table("budget", "Budget", columns, tuple(rows))

@@ -17,6 +17,7 @@ from afa_llm.benchmark import figures, summary, tables
 from afa_llm.benchmark.outcomes import read_outcome
 from afa_llm.benchmark.report import write_benchmark
 from afa_llm.benchmark.results import SCHEMA
+from afa_llm.benchmark.settings import DataSet
 from afa_llm.errors import AfaError
 
 
@@ -109,6 +110,17 @@ def test_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert {row["set"] for row in found["means"]} == {"films/dev", "books/dev"}
     rows = [r for r in found["means"] if (r["arm"], r["metric"]) == ("afa", "accuracy")]
     assert len(rows) == 2
+
+
+def test_a_data_set_is_called_by_its_title(tmp_path: Path) -> None:
+    """The setting was taken and used nowhere."""
+    benchmark, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=20)
+    data_sets = benchmark.data_sets | {"films": DataSet(title="Film reviews & more")}
+    write_benchmark(benchmark.model_copy(update={"data_sets": data_sets}), cells, tmp_path / "fake")
+    page = (tmp_path / "fake" / "report.html").read_text()
+    assert "<h3>Film reviews &amp; more</h3>" in page and "<h3>films</h3>" not in page
+    assert "Film reviews &amp; more: AFA" in page
+    assert r"Film reviews \& more: AFA" in (tmp_path / "fake" / "tables" / "budget.tex").read_text()
 
 
 def test_goals(place: Path, content: dict[str, Any]) -> None:
