@@ -116,7 +116,7 @@ def budget(content: Row, data_sets: Mapping[str, str]) -> Table:
 def latex(table: Table) -> str:
     """A booktabs table; stars as superscripts."""
     lines = [
-        f"% {table.title}. Needs \\usepackage{{booktabs}}.",
+        f"% {' '.join(table.title.split())}. Needs \\usepackage{{booktabs}}.",
         f"\\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
     ]
     lines += ["\\toprule", " & ".join(_tex(column) for column in table.columns) + r" \\", "\\midrule"]
@@ -180,8 +180,11 @@ def _fixed(value: float) -> str:
     return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
+# A row that begins with [ or * would be an argument of the \\ or \midrule before it; < > | are other signs in OT1.
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "→": "$\\to$",
         "±": "$\\pm$", "–": "--", "×": "$\\times$", "★": "$\\star$", "≈": "$\\approx$", "…": r"\dots{}",
+        "[": "{[}", "*": "{*}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+        "\n": " ",
         **{sign: f"\\{sign}" for sign in "&%$#_{}"}}  # fmt: skip
 
 

@@ -176,6 +176,23 @@ def test_csv_holds_the_numbers_and_latex_the_table(place: Path, content: dict[st
     assert len(body) == 1 + 4
 
 
+def test_latex_rows_that_begin_like_an_argument() -> None:
+    r"""After `\\` a [ begins a length, and * is swallowed."""
+    rows = tuple((name, False, (tables.Cell("1"),)) for name in ("[ours] a", "*b*", "c\n\nd", "<e|>"))
+    text = tables.latex(tables.Table("t", "two\nlines", ("Arm", "[x]"), rows))
+    assert text.splitlines()[0] == r"% two lines. Needs \usepackage{booktabs}."
+    assert text.splitlines()[3:] == [
+        r"Arm & {[}x] \\",
+        r"\midrule",
+        r"{[}ours] a & 1 \\",
+        r"{*}b{*} & 1 \\",
+        r"c  d & 1 \\",
+        r"\textless{}e\textbar{}\textgreater{} & 1 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
 def test_latex_escapes() -> None:
     table = tables.Table("t", "t", ("a_b", "50 %"), (("x & y", False, (tables.Cell("−1.5", "± 2", "★★"),)),))
     assert r"x \& y & $-$1.5$^{**}$ {\footnotesize $\pm$ 2} \\" in tables.latex(table)
