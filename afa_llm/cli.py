@@ -127,6 +127,10 @@ def _inspect(options: argparse.Namespace) -> None:
     from afa_llm.config_loading import load_config
 
     adapter = options.adapter
+    if options.folder and options.config is not None:
+        raise AfaError(
+            f"--config {options.config}: --run {options.folder} brings that run's settings; leave one of the two out"
+        )
     if options.folder:
         config = load_config(str(options.folder / "config.yaml"))
         adapter = adapter or options.folder / "adapter"

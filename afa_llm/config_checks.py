@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -146,9 +146,14 @@ def _evaluation(config: Config) -> list[str]:
         found.append(
             f"evaluation.focus_fractions = {list(evaluation.focus_fractions)}: shares of words lie between 0 and 1"
         )
-    templates = config.prompts.evaluation
-    for name in sorted({t for t in templates if templates.count(t) > 1}):
-        found.append(f"prompts.evaluation = {list(templates)}: names {name!r} twice; leave one out")
+    listed: dict[str, Sequence[Any]] = {
+        "prompts.evaluation": config.prompts.evaluation,
+        "evaluation.calibrations": evaluation.calibrations,
+        "evaluation.focus_fractions": evaluation.focus_fractions,
+    }
+    for setting, entries in listed.items():
+        for entry in sorted({each for each in entries if entries.count(each) > 1}):
+            found.append(f"{setting} = {list(entries)}: names {entry!r} twice; leave one out")
     titles = [source.title for source in config.data.evaluation]
     for title in sorted({t for t in titles if titles.count(t) > 1}):
         found.append(f"data.evaluation: two data sets are called {title!r}; give each its own name")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from afa_llm import assembly
 from afa_llm.config import Config
@@ -18,7 +19,7 @@ from afa_llm.data.words import split_words
 from afa_llm.errors import AfaError, StoppedError
 from afa_llm.evaluation.focus_reader import FocusReader
 from afa_llm.evaluation.layer_focus import answer_shifts
-from afa_llm.kept_before import measure_before
+from afa_llm.kept_before import check_folder, measure_before
 from afa_llm.material import Material, prepare
 from afa_llm.models.adapters import check_adapter
 from afa_llm.models.decoder import Decoder
@@ -29,6 +30,7 @@ from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.run_dtype import settle_dtype
 from afa_llm.run_folder import (
     claim,
+    counted_elsewhere,
     reserved_folder,
     save_settings,
     tell_data,
@@ -81,6 +83,7 @@ def train(config: Config) -> Path:
     given, clock = config, Clock()
     config = resolve_suites(given)
     with _job(config) as world, reserved_folder(config, world) as folder:
+        check_folder(config, world)
         config = settle_dtype(config, world)
         material = _prepare(config, world, clock, lacking(given, config))
         with clock.phase("model"):
@@ -130,8 +133,10 @@ def evaluate(config: Config, adapter: Path | None) -> Path:
     given, clock = config, Clock()
     config = resolve_suites(given)
     with _job(config) as world, reserved_folder(config, world, adapter=adapter, evaluates=True) as folder:
+        check_folder(config, world)
         config = settle_dtype(config, world)
-        material = _prepare(config, world, clock, lacking(given, config))
+        notices = [*lacking(given, config), *(counted_elsewhere(config, adapter) if adapter is not None else [])]
+        material = _prepare(config, world, clock, notices)
         with clock.phase("model"):
             world.pulse.at("model")
             decoder = assembly.build_decoder(config, material, world.device, adapter)
@@ -216,7 +221,7 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
         for prompt, focus_W, logprob_C in zip(prompts, focus_N, logprob_NC, strict=True):
             share_C = np.exp(logprob_C - np.logaddexp.reduce(logprob_C))
             answer = ", ".join(f"{name} {share:.2f}" for name, share in zip(labels, share_C, strict=True))
-            console.print(f"[bold]{title}[/bold]  {answer}")
+            console.print(Text.assemble((title, "bold"), f"  {answer}"))  # a label may hold brackets
             console.print(render_focus(prompt.words, focus_W.tolist()))
 
 

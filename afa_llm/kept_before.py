@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from afa_llm.config import Config
+from afa_llm.errors import AfaError
 from afa_llm.evaluation import json_files
 from afa_llm.evaluation.estimates import Floats
 from afa_llm.evaluation.faithfulness import Removal, RemovalScores
@@ -59,8 +60,33 @@ def measure_before(
         return kept
     found = measure_phase(config, material, decoder, world, clock, "before", service)
     if world.leads:
-        json_files.write_json(path, vars(found))
+        keep(path, vars(found), world)
     return found
+
+
+def check_folder(config: Config, world: World) -> None:
+    """Raises AfaError on every rank where `evaluation.before_folder` is not there and can't be made: told before the
+    base is measured, not after. One that can only be read may hold what is looked for."""
+    folder, trouble = config.evaluation.before_folder, None
+    if folder is not None and world.leads:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            trouble = (
+                f"evaluation.before_folder = {folder}: no folder, and none can be made there: {error.strerror}; name "
+                "another one, or leave it out"
+            )
+    trouble = world.from_leader(trouble)
+    if trouble:
+        raise AfaError(trouble)
+
+
+def keep(path: Path, content: Any, world: World) -> None:
+    """Put it there for other runs, or tell why not: what was found is good for this run all the same."""
+    try:
+        json_files.write_json(path, content)
+    except OSError as error:
+        world.tell(f"evaluation.before_folder: {path} cannot be written, other runs will not find it: {error.strerror}")
 
 
 def fingerprint(config: Config, material: Material, decoder: Decoder) -> str:

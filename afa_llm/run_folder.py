@@ -191,6 +191,32 @@ def changed_settings(folder: Path, config: Config) -> list[str]:
     return found
 
 
+def counted_elsewhere(config: Config, adapter: Path) -> list[str]:
+    """A notice where the words that an evaluation calls rare or frequent are counted in other reviews than the adapter
+    was trained on, or where nobody knows. Rare words, words of like frequency and slices all hang on them."""
+    counted = f"how rare a word is, is counted in data.train = {config.data.train.title}"
+    run = adapter.resolve().parent
+    if not _is_run(run):
+        return [f"{counted}; set it to the reviews that {adapter} was trained on, if it is not"]
+    try:
+        trained = read_run_config(run)
+    except AfaError:  # of another version
+        return [f"{counted}; set it to the reviews of {run / SETTINGS}, if it is not"]
+    ours, theirs = (_drawn_from(each) for each in (config, trained))
+    return (
+        []
+        if ours == theirs
+        else [f"{counted}, but {adapter} was trained on others; take data.train of {run / SETTINGS}"]
+    )
+
+
+def _drawn_from(config: Config) -> object:
+    """What decides which reviews data.train gives, but for the file itself; the seed counts where some are drawn."""
+    train = config.data.train
+    seed = config.run.seed if train.max_samples is not None or train.spurious is not None else None
+    return train.model_dump(exclude={"name"}), list(config.data.labels.items()), seed
+
+
 def tell_data(material: Material, world: World) -> None:
     """Notices, and what was set aside or left out, data set by data set."""
     if not material.evaluation:

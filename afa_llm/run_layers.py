@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from afa_llm.config import Config
-from afa_llm.evaluation import json_files
 from afa_llm.evaluation.focus_reader import FocusReader
 from afa_llm.evaluation.layer_focus import answer_shifts, band_focus, best_band
-from afa_llm.kept_before import base_identity, digest
+from afa_llm.kept_before import base_identity, digest, keep
 from afa_llm.material import Material
 from afa_llm.models.decoder import Decoder, choose_layers
 from afa_llm.records import Prompt
@@ -74,16 +73,16 @@ def _ask(config: Config, material: Material, decoder: Decoder, world: World) -> 
     world.tell(f"attention.layers = auto: asking the base about {len(prompts)} training reviews with a word hidden")
     layers, why = world.from_leader(_choose(config, material, decoder, world, prompts))
     if path:  # another run may have asked at the same time, and on a GPU found a layer more: the first one counts
-        layers = world.from_leader(_keep_first(path, layers, depth) if world.leads else None)
+        layers = world.from_leader(_keep_first(path, layers, depth, world) if world.leads else None)
     world.tell(f"attention.layers = auto: {_name(layers, depth)}; {why}")
     return layers
 
 
-def _keep_first(path: Path, layers: Layers, depth: int) -> Layers:
+def _keep_first(path: Path, layers: Layers, depth: int, world: World) -> Layers:
     """What is kept under this name from now on: what another run has kept by now, else these layers."""
     kept = _read(path, depth)
     if kept is None:
-        json_files.write_json(path, layers)
+        keep(path, layers, world)
     return kept or layers
 
 

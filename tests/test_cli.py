@@ -9,6 +9,7 @@ import pytest
 
 from afa_llm.cli import VERBS, _split
 from afa_llm.cli_options import build_parser
+from afa_llm.errors import AfaError
 
 
 def test_every_verb_has_its_job() -> None:
@@ -41,3 +42,10 @@ def test_config_may_be_left_out(
         Path(name).touch()
     found = _split(argparse.Namespace(config=argument, overrides=["lora.rank=4"]))
     assert found == ((None, [argument, "lora.rank=4"]) if is_override else (argument, ["lora.rank=4"]))
+
+
+def test_inspect_takes_settings_from_one_place(tmp_path: Path) -> None:
+    """--config beside --run was passed over without a word."""
+    options = build_parser().parse_args(["inspect", "a film", "--run", str(tmp_path), "--config", "builtin:demo"])
+    with pytest.raises(AfaError, match=r"--config builtin:demo: --run .* leave one of the two out"):
+        VERBS["inspect"](options)

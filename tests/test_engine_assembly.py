@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import sys
 from pathlib import Path
 
@@ -114,3 +115,28 @@ def test_the_unpacked_base_answers_like_the_quantised_one(tmp_path: Path) -> Non
             logits[name] = model(ids_BT).logits
     distance = {name: float((logits[name] - logits["quantised"]).abs().max()) for name in logits}
     assert distance["unpacked"] < 1e-4 < 0.05 < distance["original"], distance
+
+
+def test_an_unpacked_base_of_other_weights_is_replaced(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was resumed with another model.path served the old one, and a folder that says nothing may be old."""
+    from afa_llm.models import served_base
+
+    loads: list[str] = []
+
+    def counted(settings: Model, device: torch.device) -> torch.nn.Module:
+        loads.append(settings.path)
+        return load_base(settings, device)
+
+    monkeypatch.setattr(served_base, "load_base", counted)
+    first, second = (str(shutil.copytree(tiny_model, tmp_path / name)) for name in ("first", "second"))
+    wanted = [first, first, second, second, first]
+    for path in wanted:
+        save_dequantised(Model(path=path, dtype="float32"), tmp_path / "run" / "base")
+    assert loads == [first, second, first]
+    save_dequantised(Model(path=first, dtype="bfloat16"), tmp_path / "run" / "base")
+    (tmp_path / "run" / "base" / served_base.ORIGIN).unlink()
+    save_dequantised(Model(path=first, dtype="bfloat16"), tmp_path / "run" / "base")
+    assert loads == [first, second, first, first, first]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["base"]

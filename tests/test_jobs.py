@@ -174,3 +174,33 @@ def test_layers_need_two_reviews_of_two_words(tiny_model: Path, tmp_path: Path) 
     settings += ["masking.masks_per_review=2"]
     with pytest.raises(AfaError, match=r"1 review\(s\) of two words or more"):
         jobs.layers(load_config(None, settings), 10, None, Console())
+
+
+def test_labels_with_brackets_are_no_markup(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.yaml").write_text(
+        'templates: {a: {prompt: "{review} is", answers: {"[/no]": " bad", "[red]": " good"}}}\n'
+    )
+    (tmp_path / "c.yaml").write_text(
+        'data: {labels: {"[/no]": [0], "[red]": [1]}}\n'
+        f"prompts: {{file: {tmp_path / 'p.yaml'}, train: a, evaluation: [a]}}\n"
+        f"model: {{path: {tiny_model}, quantization: none}}\n"
+    )
+    jobs.inspect(load_config(str(tmp_path / "c.yaml")), ["a fine film"], None, Console())
+    said = capsys.readouterr().out
+    assert "[/no] 0." in said and "[red] 0." in said
+
+
+@pytest.mark.usefixtures("no_model")
+def test_evaluate_says_in_which_reviews_words_are_counted(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were those of the configuration's data.train without a word, whatever the adapter was trained on."""
+    (tmp_path / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "adapter" / name).write_text("")
+    settings = [f"model.path={tiny_model}", f"run.output_dir={tmp_path / 'runs'}"]
+    with pytest.raises(AssertionError, match="a model is loaded"):
+        jobs.evaluate(load_config(None, settings), tmp_path / "adapter")
+    assert "how rare a word is, is counted in data.train = planted_train" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from afa_llm import kept_before
+from afa_llm import jobs, kept_before
 from afa_llm.assembly import build_decoder
 from afa_llm.benchmark.loading import load_benchmark, plan_cells
 from afa_llm.config import Config
 from afa_llm.config_loading import load_config
+from afa_llm.errors import AfaError
 from afa_llm.evaluation.json_files import plain
 from afa_llm.kept_before import fingerprint, measure_before
 from afa_llm.material import prepare
@@ -136,3 +138,30 @@ def test_another_kind_of_device_measures_anew(tiny_model: Path, monkeypatch: pyt
     assert fingerprint(config, material, decoder) == on_cpu
     monkeypatch.setattr(type(decoder), "device", property(lambda self: torch.device("cuda")))
     assert fingerprint(config, material, decoder) != on_cpu
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_loaded(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told when the base had been measured, and for some folders by a traceback."""
+    monkeypatch.setattr("afa_llm.assembly.build_decoder", lambda *_: pytest.fail("a model is loaded"))
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
+        config = settings(tiny_model, f"evaluation.before_folder={folder}", f"run.output_dir={tmp_path / 'runs'}")
+        for job in (jobs.train, lambda config: jobs.evaluate(config, None)):
+            with pytest.raises(AfaError, match=rf"evaluation.before_folder = {folder}: no folder, .* leave it out"):
+                job(config)
+
+
+def test_what_cannot_be_kept_costs_nothing_but_the_keeping(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A measurement of hours ended the run where the folder could not be written any more."""
+
+    def full(path: Path, content: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("afa_llm.evaluation.json_files.write_json", full)
+    config = settings(tiny_model, f"evaluation.before_folder={tmp_path}")
+    assert len(measured(config).items) == 12
+    assert "cannot be written, other runs will not find it: No space left" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from afa_llm.records import AnswerWords
 from afa_llm.run_folder import (
     changed_settings,
     claim,
+    counted_elsewhere,
     read_run_config,
     reserved_folder,
     save_settings,
@@ -173,3 +174,29 @@ def test_rows_set_aside_are_all_written_though_data_sets_share_ids(tmp_path: Pat
     material = Material(None, {}, [], [], [], {}, {}, {}, AnswerWords((), ()), (), sets)
     write_quarantine(tmp_path, material, ALONE)
     assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 2
+
+
+def test_words_counted_in_other_reviews_than_the_adapter_was_trained_on_are_told(tmp_path: Path) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    run.mkdir()
+    trained = load_config(None, ["data.train.max_samples=64", "run.seed=3"])
+    (run / "config.yaml").write_text(dump_config(trained))
+    alone.symlink_to(run / "adapter", target_is_directory=True)
+    (run / "adapter").mkdir()
+    for same in (
+        ["data.train.max_samples=64", "run.seed=3"],
+        ["data.train.max_samples=64", "run.seed=3", "lora.rank=1"],
+    ):
+        assert counted_elsewhere(load_config(None, same), run / "adapter") == []
+        assert counted_elsewhere(load_config(None, same), alone) == []
+    for other in (["data.train.max_samples=64"], ["run.seed=3"], ["data.train.path=t.csv", "run.seed=3"]):
+        (notice,) = counted_elsewhere(load_config(None, other), run / "adapter")
+        assert f"was trained on others; take data.train of {run}/config.yaml" in notice
+    (notice,) = counted_elsewhere(trained, tmp_path / "adapter")
+    assert notice == (
+        "how rare a word is, is counted in data.train = planted_train; set it to the reviews that "
+        f"{tmp_path}/adapter was trained on, if it is not"
+    )
+    (run / "config.yaml").write_text("{run: {}, model: {}, data: {}, lora: {of: another version}}")
+    (notice,) = counted_elsewhere(trained, run / "adapter")
+    assert f"set it to the reviews of {run}/config.yaml, if it is not" in notice

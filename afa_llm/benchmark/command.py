@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from afa_llm.benchmark.progress import ProgressTable
 from afa_llm.benchmark.report import write_benchmark
 from afa_llm.benchmark.runner import MatrixRunner
 from afa_llm.benchmark.settings import Benchmark
-from afa_llm.data.suites import resolve_suites
+from afa_llm.data.suites import PREFIX, lacking, resolve_suites
 from afa_llm.errors import AfaError
+from afa_llm.kept_before import READING_ONLY
 from afa_llm.material import basis, prepare
 from afa_llm.run_folder import changed_settings
 from afa_llm.training.durable_files import lock_file
@@ -42,13 +44,14 @@ def run(options: argparse.Namespace) -> int:
     """Exit code as in options.EPILOG. Raises AfaError before anything is run where settings or data are wrong."""
     benchmark = load_benchmark(options.config, options.overrides)
     cells = plan_cells(benchmark, options.config)
-    chosen = _resolved(select(cells, options.only))
+    chosen = select(cells, options.only)
     place = Path(benchmark.output_dir) / benchmark.name
     console = Console(stderr=True)
     check_places(place, chosen)
-    if options.report:
+    if options.report:  # made of what the cells left: their data may lie elsewhere
         return _write(benchmark, cells, place, 0)
     check_launcher(options.launcher)
+    chosen = _resolved(chosen)
     _refuse_changed(chosen)
     works = {} if all(cell.finished for cell in chosen) and not options.dry_run else _check_data(chosen)
     if options.dry_run:
@@ -64,13 +67,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _resolved(cells: Sequence[Cell]) -> list[Cell]:
-    """suite:<name> as the source that it stands for, as the runs themselves do. Raises AfaError that names the cell."""
-    found = []
+    """suite:<name> as the source that it stands for, as the runs themselves do. Raises AfaError that names the cell.
+
+    What a suite's file lacks is told here, once: the cells are started with the file's own path and know no suite.
+    """
+    found, notices = [], []
     for cell in cells:
         try:
             found.append(replace(cell, config=resolve_suites(cell.config)))
         except AfaError as error:
             raise AfaError(f"cell {cell.name}: {error}") from None
+        notices += lacking(cell.config, found[-1].config)
+    for notice in dict.fromkeys(notices):
+        print(notice, file=sys.stderr)
     return found
 
 
@@ -78,6 +87,7 @@ def _write(benchmark: Benchmark, cells: Sequence[Cell], place: Path, code: int) 
     if not any(cell.finished for cell in cells):
         print("no cell is finished: there is nothing to report")
         return code
+    _tell_changed(cells)
     notes: list[str] = []
     try:
         paths = write_benchmark(benchmark, cells, place, notes)
@@ -116,13 +126,37 @@ def _refuse_changed(cells: Sequence[Cell]) -> None:
     """Cells that were begun with other settings than the benchmark has now."""
     found = []
     for cell in cells:
-        if cell.started:
-            resumed = cell.config.model_copy(update={"run": cell.config.run.model_copy(update={"resume": True})})
-            changes = changed_settings(cell.folder, resumed)
-            if changes:
-                found.append(f"{cell.name}: begun with other settings: {'; '.join(changes)}")
+        if changes := _changes(cell):
+            found.append(f"{cell.name}: begun with other settings: {'; '.join(changes)}")
     if found:
         raise AfaError("\n".join([*found, "choose another name=…, or delete these cells' folders"]))
+
+
+def _changes(cell: Cell) -> list[str]:
+    """Settings of a begun cell that differ from those of the benchmark now."""
+    resumed = cell.config.model_copy(update={"run": cell.config.run.model_copy(update={"resume": True})})
+    return changed_settings(cell.folder, resumed) if cell.started else []
+
+
+def _tell_changed(cells: Sequence[Cell]) -> None:
+    """Cells of the report that were measured with other settings than CONFIG has now, which the report tells of.
+
+    Not told: what only reading a measurement takes, where the cells lie, and what a suite stands for, whose files need
+    not be here. A cell whose config.yaml can't be read is passed over.
+    """
+    found: dict[str, list[str]] = {}
+    for cell in (cell for cell in cells if cell.finished):
+        sources = (cell.config.data.train, *cell.config.data.evaluation)
+        of_suite = ("data.", "prompts.") if any(source.path.startswith(PREFIX) for source in sources) else ()
+        untold = ("run.output_dir ", *(f"evaluation.{name} " for name in READING_ONLY), *of_suite)
+        changes = []
+        with suppress(AfaError):
+            changes = [change for change in _changes(cell) if not change.startswith(untold)]
+        if changes:
+            found.setdefault("; ".join(changes), []).append(cell.name)
+    for told, names in found.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        print(f"cell {names[0]}{more}: measured with other settings than CONFIG has now: {told}", file=sys.stderr)
 
 
 def _check_data(cells: Sequence[Cell]) -> dict[tuple[str, str], Work]:

@@ -37,6 +37,7 @@ def judged(matrix: Matrix, name: str, goal: Goal) -> dict[str, Any]:
     every = matrix.sets()
     keys = [key for key in every if not goal.sets or set(_names(key)) & set(goal.sets)]
     missing = set(goal.sets) - {name for key in every for name in _names(key)}
+    missing |= _wanted_data_sets(matrix, goal) - {data_set for data_set, _ in keys}
     per_seed = []
     for seed in matrix.benchmark.seeds:
         found = [_wanted(matrix, key, goal, seed) for key in keys]
@@ -53,6 +54,16 @@ def judged(matrix: Matrix, name: str, goal: Goal) -> dict[str, Any]:
         "at_most": goal.at_most,
         "reached": reached,
         "shown": shown,
+    }
+
+
+def _wanted_data_sets(matrix: Matrix, goal: Goal) -> set[str]:
+    """Data sets with an evaluation set that the goal is about, finished or not: all sets are not those there by now."""
+    return {
+        cell.data_set
+        for cell in matrix.cells
+        for source in cell.config.data.evaluation
+        if not goal.sets or set(_names((cell.data_set, source.title))) & set(goal.sets)
     }
 
 

@@ -53,7 +53,7 @@ def write_benchmark(
     text = render(matrix, content, notes)
     json_files.write_json(place / "benchmark.json", content)
     json_files.write_text(place / "report.html", text)
-    for path, text in table_files(content).items():
+    for path, text in table_files(content, _data_set_titles(benchmark)).items():
         json_files.write_text(place / "tables" / path, text)
     return [place / "benchmark.json", place / "tables", place / "report.html"]
 
@@ -69,11 +69,18 @@ def _readable(cells: Sequence[Cell], notes: list[str]) -> dict[tuple[str, str, i
     return found
 
 
-def table_files(content: Content) -> dict[str, str]:
-    """File name -> text. CSV holds the numbers of benchmark.json, LaTeX the tables of the page."""
+def _data_set_titles(benchmark: Benchmark) -> dict[str, str]:
+    return {name: data_set.title or name for name, data_set in benchmark.data_sets.items()}
+
+
+def table_files(content: Content, data_sets: Mapping[str, str]) -> dict[str, str]:
+    """File name -> text. CSV holds the numbers of benchmark.json, LaTeX the tables of the page.
+
+    `data_sets`: key -> title.
+    """
     found = {f"{name}.csv": tables.long_csv(content[name]) for name in ("means", "comparisons", "averages", "goals")}
     found["cells.csv"] = tables.long_csv(content["cells"])
-    for table in _tables(content):
+    for table in _tables(content, data_sets):
         found[f"{json_files.file_stem(table.name)}.tex"] = tables.latex(table)
     return {name: text for name, text in found.items() if text.strip()}
 
@@ -95,7 +102,8 @@ def page(matrix: Matrix, content: Content, notes: list[str]) -> dict[str, Any]:
     accuracy = [row for row in content["comparisons"] if row["metric"] == "accuracy"]
     blocks, axis = figures.forest(accuracy, titles, content["confidence"])
     shown = shown_arm(benchmark)
-    every = _tables(content)
+    data_sets = _data_set_titles(benchmark)
+    every = _tables(content, data_sets)
     return {
         "content": content,
         "titles": titles,
@@ -110,11 +118,11 @@ def page(matrix: Matrix, content: Content, notes: list[str]) -> dict[str, Any]:
         "more": [table for table in every if table.name in BESIDE],
         "gains": next((table for table in every if table.name == "relative_gain"), None),
         "focus": [table for table in every if table.name.startswith("focus_")],
-        "budget": tables.budget(content),
+        "budget": tables.budget(content, data_sets),
         "blocks": blocks,
         "axis": axis,
         "comparisons": accuracy,
-        "learning": {name: curves.learning_curves(matrix, name, titles, notes) for name in benchmark.data_sets},
+        "learning": {title: curves.learning_curves(matrix, name, titles, notes) for name, title in data_sets.items()},
         "frequency": {
             matrix.label(key): curves.focus_by_frequency(matrix, *key, titles, notes) for key in matrix.sets()
         },
@@ -135,12 +143,12 @@ def shown_arm(benchmark: Benchmark) -> str:
     return benchmark.show or (others or [benchmark.reference])[-1]
 
 
-def _tables(content: Content) -> list[tables.Table]:
+def _tables(content: Content, data_sets: Mapping[str, str]) -> list[tables.Table]:
     """All tables but the budget's, without empty ones."""
     by_set = [tables.by_set(content, metric) for metric in ("accuracy", *BESIDE)]
     sets = dict.fromkeys(row["set"] for row in content["means"])
     focus = [tables.by_metric(content, name, tables.SHOWN_FOCUS) for name in sets]
-    found = [*by_set, tables.gains(content), *focus, tables.budget(content)]
+    found = [*by_set, tables.gains(content), *focus, tables.budget(content, data_sets)]
     return [table for table in found if table.rows and len(table.columns) > 1]
 
 

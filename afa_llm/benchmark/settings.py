@@ -32,7 +32,7 @@ class Arm(Section):
 
 
 class DataSet(Section):
-    title: str = Field("", description="name in reports; empty: its key")
+    title: str = Field("", description="name in the report's budget and learning curves; empty: its key")
     settings: dict[str, Any] = Field(default={}, description="settings laid over those of base: data.*, prompts.*")
 
 
@@ -94,8 +94,9 @@ def _named(benchmark: Benchmark) -> list[str]:
     found = []
     for section in ("arms", "data_sets"):
         for name in getattr(benchmark, section):
-            if not re.match(NAME, name):
+            if not re.fullmatch(NAME, name):  # to match alone lets a line feed at the end pass
                 found.append(f"{section}.{name}: a name has letters, digits, . _ - and begins with a letter or digit")
+        found += _same_titles(section, {name: each.title or name for name, each in getattr(benchmark, section).items()})
     known = ", ".join(benchmark.arms) or "none"
     found += [
         f"data_sets.{n}: a file of the benchmark is called so; rename it" for n in benchmark.data_sets if n in OWN_FILES
@@ -118,6 +119,17 @@ def _named(benchmark: Benchmark) -> list[str]:
             found.append(
                 f"arms.{name}.match_flops = {how.match_flops}: that arm is matched itself; name an arm that is not"
             )
+    return found
+
+
+def _same_titles(section: str, titles: dict[str, str]) -> list[str]:
+    """Two of one name in a report could not be told apart, and a chart would draw one of them alone."""
+    first: dict[str, str] = {}
+    found = []
+    for name, title in titles.items():
+        if title in first:
+            found.append(f"{section}.{name}: is called {title!r}, as {first[title]} is; give each a title of its own")
+        first.setdefault(title, name)
     return found
 
 

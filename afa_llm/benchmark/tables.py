@@ -87,8 +87,8 @@ def gains(content: Row) -> Table:
     return Table("relative_gain", "Relative gain from before to after", ("Arm", *sets), tuple(rows))
 
 
-def budget(content: Row) -> Table:
-    """Steps, tokens, operations and time of each data set and arm: means over seeds."""
+def budget(content: Row, data_sets: Mapping[str, str]) -> Table:
+    """Steps, tokens, operations and time of each data set and arm: means over seeds. `data_sets`: key -> title."""
     reference = content["reference"]
     rows = []
     for data_set in dict.fromkeys(cell["data_set"] for cell in content["cells"]):
@@ -107,7 +107,7 @@ def budget(content: Row) -> Table:
                 ratio,
                 f"{seconds / 60:.1f}",
             )
-            label = f"{data_set}: {arm['title']}"
+            label = f"{data_sets[data_set]}: {arm['title']}"
             rows.append((label, arm["name"] == reference, tuple(Cell(text) for text in texts)))
     columns = ("Data set: arm", "Steps", "Tokens", "TFLOPs", "of the reference", "Minutes")
     return Table("budget", "Budget", columns, tuple(rows))
@@ -116,7 +116,7 @@ def budget(content: Row) -> Table:
 def latex(table: Table) -> str:
     """A booktabs table; stars as superscripts."""
     lines = [
-        f"% {table.title}. Needs \\usepackage{{booktabs}}.",
+        f"% {' '.join(table.title.split())}. Needs \\usepackage{{booktabs}}.",
         f"\\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
     ]
     lines += ["\\toprule", " & ".join(_tex(column) for column in table.columns) + r" \\", "\\midrule"]
@@ -180,8 +180,11 @@ def _fixed(value: float) -> str:
     return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
+# A row that begins with [ or * would be an argument of the \\ or \midrule before it; < > | are other signs in OT1.
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "→": "$\\to$",
         "±": "$\\pm$", "–": "--", "×": "$\\times$", "★": "$\\star$", "≈": "$\\approx$", "…": r"\dots{}",
+        "[": "{[}", "*": "{*}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+        "\n": " ",
         **{sign: f"\\{sign}" for sign in "&%$#_{}"}}  # fmt: skip
 
 

@@ -6,10 +6,16 @@ import hashlib
 from pathlib import Path
 
 from afa_llm.config import Config
+from afa_llm.config_data import Source
 from afa_llm.doctor.findings import Input
 
 WHOLE_FILE_BYTES = 64 * 2**20
 """Larger files are compared by size alone: reading a model from every node would take minutes."""
+
+FILE_TYPES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+"""Ends of the names of data files, .gz left out; a test holds them to those of data/sources.py."""
+EXPANDED = ("data.", "evaluation.lexicon")
+"""Settings in whose paths a run reads ~ as the home folder."""
 
 
 def input_paths(config: Config, config_file: str | None) -> dict[str, str]:
@@ -17,19 +23,29 @@ def input_paths(config: Config, config_file: str | None) -> dict[str, str]:
     named = {
         "CONFIG": config_file,
         "model.path": config.model.path,
-        "data.train.path": config.data.train.path,
         "prompts.file": config.prompts.file,
         "evaluation.lexicon": config.evaluation.lexicon,
         "training.deepspeed_file": config.training.deepspeed_file,
     }
-    named |= {f"data.evaluation.{k}.path": source.path for k, source in enumerate(config.data.evaluation)}
+    for name, source in _sources(config).items():
+        named |= {f"{name}.path": source.path, f"{name}.exclude_ids": source.exclude_ids}
     named["data.suites_dir"] = config.data.suites_dir
     return {setting: path for setting, path in named.items() if path and not path.startswith(("builtin:", "suite:"))}
 
 
+def _sources(config: Config) -> dict[str, Source]:
+    data = config.data
+    validation = {"data.validation": data.validation} if data.validation else {}
+    return {
+        "data.train": data.train,
+        **validation,
+        **{f"data.evaluation.{k}": source for k, source in enumerate(data.evaluation)},
+    }
+
+
 def look_at(setting: str, path: str) -> Input:
     """The input as this machine sees it. Raises OSError where it is there and cannot be read."""
-    place = Path(path).expanduser() if setting.startswith("data.") else Path(path)
+    place = Path(path).expanduser() if setting.startswith(EXPANDED) else Path(path)
     if place.is_dir():
         return Input(fingerprint=_of_folder(place))
     if place.is_file():
@@ -40,6 +56,14 @@ def look_at(setting: str, path: str) -> Input:
 def is_a_path(path: str) -> bool:
     """Whether it can only be a local path: a hub name has at most one slash and begins with neither / . nor ~."""
     return path.count("/") > 1 or path.startswith(("/", ".", "~"))
+
+
+def may_be_on_hub(setting: str, path: str) -> bool:
+    """Whether a run takes it from the hub where no such file is: models and data only, and no name of a data file."""
+    of_data = setting.startswith("data.") and setting.endswith(".path")
+    if setting != "model.path" and not of_data:
+        return False
+    return not is_a_path(path) and not (of_data and path.lower().removesuffix(".gz").endswith(FILE_TYPES))
 
 
 def _of_file(file: Path) -> str:

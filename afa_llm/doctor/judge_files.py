@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from afa_llm.doctor.findings import Findings
-from afa_llm.doctor.inputs import is_a_path
+from afa_llm.doctor.inputs import may_be_on_hub
 from afa_llm.doctor.judge_machines import facts_of
 from afa_llm.doctor.rows import Row, differ, either, fail, groups, least, names, ok, size, warn
 
@@ -17,7 +17,7 @@ def inputs(findings: Findings) -> list[Row]:
         print_of = {node: fact.inputs[setting].fingerprint for node, fact in facts.items() if setting in fact.inputs}
         lacking = [node for node, fingerprint in print_of.items() if fingerprint is None]
         what = f"{setting} = {path}"
-        if print_of and len(lacking) == len(print_of) and setting != "CONFIG" and not is_a_path(path):
+        if print_of and len(lacking) == len(print_of) and may_be_on_hub(setting, path):
             rows += _hub(findings, setting, what)
         elif lacking:
             rows.append(

@@ -18,6 +18,7 @@ from afa_llm.benchmark import figures, summary, tables
 from afa_llm.benchmark.outcomes import read_outcome
 from afa_llm.benchmark.report import write_benchmark
 from afa_llm.benchmark.results import SCHEMA
+from afa_llm.benchmark.settings import DataSet
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.json_files import answers_path
 from afa_llm.evaluation.prompted_sentiment import read_items
@@ -136,6 +137,17 @@ def test_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert len(rows) == 2
 
 
+def test_a_data_set_is_called_by_its_title(tmp_path: Path) -> None:
+    """The setting was taken and used nowhere."""
+    benchmark, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=20)
+    data_sets = benchmark.data_sets | {"films": DataSet(title="Film reviews & more")}
+    write_benchmark(benchmark.model_copy(update={"data_sets": data_sets}), cells, tmp_path / "fake")
+    page = (tmp_path / "fake" / "report.html").read_text()
+    assert "<h3>Film reviews &amp; more</h3>" in page and "<h3>films</h3>" not in page
+    assert "Film reviews &amp; more: AFA" in page
+    assert r"Film reviews \& more: AFA" in (tmp_path / "fake" / "tables" / "budget.tex").read_text()
+
+
 def test_goals(place: Path, content: dict[str, Any]) -> None:
     goals = {goal["name"]: goal for goal in content["goals"]}
     rows = [r for r in content["comparisons"] if (r["arm"], r["metric"]) == ("afa", "auprc")]
@@ -187,6 +199,23 @@ def test_csv_holds_the_numbers_and_latex_the_table(place: Path, content: dict[st
     body = [line for line in latex.splitlines() if line.endswith(r"\\")]
     assert {line.count("&") for line in body} == {2}
     assert len(body) == 1 + 4
+
+
+def test_latex_rows_that_begin_like_an_argument() -> None:
+    r"""After `\\` a [ begins a length, and * is swallowed."""
+    rows = tuple((name, False, (tables.Cell("1"),)) for name in ("[ours] a", "*b*", "c\n\nd", "<e|>"))
+    text = tables.latex(tables.Table("t", "two\nlines", ("Arm", "[x]"), rows))
+    assert text.splitlines()[0] == r"% two lines. Needs \usepackage{booktabs}."
+    assert text.splitlines()[3:] == [
+        r"Arm & {[}x] \\",
+        r"\midrule",
+        r"{[}ours] a & 1 \\",
+        r"{*}b{*} & 1 \\",
+        r"c  d & 1 \\",
+        r"\textless{}e\textbar{}\textgreater{} & 1 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def test_latex_escapes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from afa_llm.benchmark import command
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.loading import load_benchmark, plan_cells
+from afa_llm.cli_options import build_parser
 from afa_llm.config import Config
+from afa_llm.config_loading import dump_config
 from afa_llm.errors import AfaError
 from afa_llm.material import Material, prepare
 
@@ -19,7 +22,7 @@ def cells(tmp_path: Path, model: Path, arms: str, view: str = "block") -> list[C
     (tmp_path / "d.csv").write_text("text,label\na new film,1\nan old film,0\n")
     data = f"{{train: {{path: {tmp_path / 'r.csv'}}}, evaluation: [{{path: {tmp_path / 'd.csv'}}}]}}"
     (tmp_path / "b.yaml").write_text(
-        f"name: b\nseeds: [0, 1]\nreference: plain\narms: {arms}\n"
+        f"name: b\noutput_dir: {tmp_path}\nseeds: [0, 1]\nreference: plain\narms: {arms}\n"
         "data_sets: {one: {settings: {training: {epochs: 2}}}, two: {settings: {training: {epochs: 3}}}}\n"
         f"base: {{settings: {{model: {{path: {model}}}, data: {data},\n"
         f"                   masking: {{masks_per_review: 2, view: {view}}}}}}}\n"
@@ -66,3 +69,68 @@ def test_a_fault_of_one_arm_alone_is_found_before_anything_runs(
     found = cells(tmp_path, tiny_model, f"{{plain: {{}}, wrong: {{settings: {settings}}}}}", "replace")
     with pytest.raises(AfaError, match=f"cell one/wrong/seed0: .*{message}"):
         command._check_data(found)
+
+
+def suite_file(tmp_path: Path, model: Path) -> Path:
+    """A benchmark on suite:sst2, whose files have no rationales."""
+    (tmp_path / "data" / "sst2").mkdir(parents=True)
+    for split in ("train", "dev"):
+        rows = "\n".join(f'{{"text": "{word} {split}", "label": {k}}}' for k, word in enumerate(("dull", "fine")))
+        (tmp_path / "data" / "sst2" / f"{split}.jsonl").write_text(f"{rows}\n")
+    data = "{train: {path: 'suite:sst2'}, evaluation: [{path: 'suite:sst2', split: dev}]}"
+    (tmp_path / "s.yaml").write_text(
+        f"output_dir: {tmp_path / 'runs'}\nseeds: [0, 1]\nreference: a\narms: {{a: {{}}, b: {{}}}}\n"
+        f"data_sets: {{one: {{}}}}\nbase: {{settings: {{model: {{path: {model}}}, data: {data},"
+        " masking: {masks_per_review: 2}}}\n"
+    )
+    return tmp_path / "s.yaml"
+
+
+def test_what_the_file_of_a_suite_lacks_is_told_once(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cells know the file alone and cannot tell it."""
+    monkeypatch.setenv("AFA_DATA", str(tmp_path / "data"))
+    options = build_parser().parse_args(["benchmark", str(suite_file(tmp_path, tiny_model)), "--dry-run"])
+    assert command.run(options) == 0
+    said = capsys.readouterr().err
+    assert said.count("sst2_dev: no rationales are measured") == 1
+    assert "no column token_labels" in said
+
+
+def test_a_report_needs_no_data(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AFA_DATA", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    options = build_parser().parse_args(["benchmark", str(suite_file(tmp_path, tiny_model)), "--report"])
+    assert command.run(options) == 0
+    assert "nothing to report" in capsys.readouterr().out
+
+
+def test_a_report_tells_of_cells_measured_with_other_settings(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page shows the settings that CONFIG has now, and said nothing of cells that had others."""
+    found = cells(tmp_path, tiny_model, "{plain: {}, other: {settings: {masking: {direction: unattended}}}}")
+    for cell in found[:6]:  # of the first data set all, and one arm of the second
+        cell.folder.mkdir(parents=True)
+        (cell.folder / "results.json").write_text("{}")
+        (cell.folder / "config.yaml").write_text(dump_config(cell.config))
+    benchmark = load_benchmark(str(tmp_path / "b.yaml"))
+    command._write(benchmark, found, tmp_path, 0)
+    assert "other settings" not in capsys.readouterr().err
+    faster = {
+        cell.name: cell.config.model_copy(
+            update={
+                "training": cell.config.training.model_copy(update={"learning_rate": 0.1}),
+                "evaluation": cell.config.evaluation.model_copy(update={"confidence": 0.9}),
+            }
+        )
+        for cell in found
+    }
+    command._write(benchmark, [replace(cell, config=faster[cell.name]) for cell in found], tmp_path, 0)
+    assert (
+        "cell one/plain/seed0 and 5 more: measured with other settings than CONFIG has now: "
+        "training.learning_rate = 0.1 (was 0.0005)\n"
+    ) in capsys.readouterr().err

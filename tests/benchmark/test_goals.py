@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hand_matrix import hand_matrix, only
 
+from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.goals import judged
+from afa_llm.config import Config
 
 
 def found(metric: str, ours: list[float], theirs: list[float], **goal: Any) -> dict[str, Any]:
@@ -57,3 +60,17 @@ def test_gains_that_are_the_same_for_all_seeds_show_nothing() -> None:
     gain = found("worst_group", [0.80, 0.85], [0.75, 0.80], at_least=0.01)
     assert gain["value"].value == pytest.approx(0.05)
     assert (gain["reached"], gain["shown"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("sets", "judges"),
+    [([], False), (["films"], True), (["foods"], False), (["films", "foods"], False), (["planted_validation"], False)],
+)
+def test_a_data_set_that_is_not_measured_yet_leaves_the_goal_open(sets: list[str], judges: bool) -> None:
+    """A goal on all sets was told as reached when the cells of one data set were done."""
+    final = {(arm, 0): {"dev": only(accuracy=x)} for arm, x in (("ce", 0.7), ("afa", 0.8))}
+    goals = {"gain": {"arm": "afa", "against": "ce", "at_least": 0.01, "sets": sets}}
+    matrix = hand_matrix(final, goals=goals)
+    waiting = [Cell("foods", arm, 0, "trained", Config()) for arm in ("ce", "afa")]  # to be measured on the default
+    found = judged(replace(matrix, cells=[*matrix.cells, *waiting]), "gain", matrix.benchmark.goals["gain"])
+    assert (found["value"] is not None, found["reached"]) == (judges, True if judges else None)

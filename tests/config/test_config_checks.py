@@ -109,6 +109,16 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "evaluation.focus_fractions = [0.5, 1.0]: ",
         ["evaluation.focus_fractions=[0.5]"],
     ),
+    "a share twice": (
+        ["evaluation.focus_fractions=[0.1, 0.2, 0.1]"],
+        "evaluation.focus_fractions = [0.1, 0.2, 0.1]: names 0.1 twice",
+        ["evaluation.focus_fractions=[0.1, 0.2]"],
+    ),
+    "a calibration twice": (
+        ["evaluation.calibrations=[none, none]"],
+        "evaluation.calibrations = ['none', 'none']: names 'none' twice",
+        ["evaluation.calibrations=[none]"],
+    ),
     "no words removed": (["evaluation.focus_fractions=[0]"], "evaluation.focus_fractions = [0.0]: ", []),
     "a template twice": (
         ["prompts.evaluation=[a, b, a]"],

@@ -172,6 +172,8 @@ PLANTED: dict[str, tuple[Findings, str, str, str, str]] = {
         "same one",
     ),
     "local path nowhere": (with_input("model.path", "/m/x", GONE, GONE, GONE), "inputs", "fail", "a, b, c", "copy"),
+    "data nowhere": (with_input("data.train.path", "t.jsonl", GONE, GONE, GONE), "inputs", "fail", "a, b, c", "copy"),
+    "templates nowhere": (with_input("prompts.file", "p.yaml", GONE, GONE, GONE), "inputs", "fail", "a, b, c", "copy"),
     "configuration nowhere": (with_input("CONFIG", "c.yaml", GONE, GONE, GONE), "inputs", "fail", "a, b, c", "copy"),
     "hub model not cached": (
         with_input("model.path", "org/model", CACHED, UNCACHED, CACHED),

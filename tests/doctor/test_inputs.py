@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from afa_llm.config_loading import load_config
+from afa_llm.data import sources
 from afa_llm.doctor import inputs
-from afa_llm.doctor.inputs import input_paths, is_a_path, look_at
+from afa_llm.doctor.inputs import input_paths, is_a_path, look_at, may_be_on_hub
 
 
 def test_what_the_package_brings_is_left_out() -> None:
@@ -47,3 +48,47 @@ def test_hub_names_are_looked_up_in_the_cache_only() -> None:
     assert look_at("model.path", "/no/such/folder").cached is None
     assert look_at("data.train.path", "nobody/no-such-data").cached is None
     assert [is_a_path(p) for p in ("org/m", "m", "./m", "/m", "~/m", "a/b/c")] == [False, False, True, True, True, True]
+
+
+def test_every_file_of_the_data_is_looked_at() -> None:
+    """data.validation and lists of ids to leave out were not."""
+    source = "{path: v.jsonl, exclude_ids: v.txt}"
+    config = load_config(
+        None, ["data.train.exclude_ids=t.txt", f"data.validation={source}", f"data.evaluation=[{source}]"]
+    )
+    assert input_paths(config, None) == {
+        "data.train.exclude_ids": "t.txt",
+        "data.validation.path": "v.jsonl",
+        "data.validation.exclude_ids": "v.txt",
+        "data.evaluation.0.path": "v.jsonl",
+        "data.evaluation.0.exclude_ids": "v.txt",
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "may_be"),
+    [
+        ("model.path", "org/model.v2", True),
+        ("data.train.path", "org/data", True),
+        ("data.evaluation.0.path", "imdb", True),
+        ("data.train.path", "t.jsonl", False),
+        ("data.evaluation.0.path", "sets/dev.csv.gz", False),
+        ("data.train.path", "./imdb", False),
+        ("data.train.exclude_ids", "ids", False),
+        ("data.suites_dir", "suites", False),
+        ("prompts.file", "prompts.yaml", False),
+        ("evaluation.lexicon", "words", False),
+        ("training.deepspeed_file", "zero.json", False),
+        ("CONFIG", "c.yaml", False),
+    ],
+)
+def test_a_file_that_is_nowhere_is_no_name_of_the_hub(setting: str, path: str, may_be: bool) -> None:
+    assert may_be_on_hub(setting, path) == may_be
+    assert sorted(inputs.FILE_TYPES) == sorted(sources.FILE_TYPES)
+
+
+def test_a_home_folder_is_read_as_the_run_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "f").write_text("good")
+    assert look_at("evaluation.lexicon", "~/f").fingerprint == look_at("data.train.path", "~/f").fingerprint is not None
+    assert look_at("prompts.file", "~/f").fingerprint is None  # nor does the run find it there
