@@ -1,7 +1,7 @@
 """Tells when the attention sink drains: an LLM that loses it answers by chance, and recovers slowly or never.
 
 Most heads of a decoder rest on its first token when they have nothing to say (Xiao et al. 2024, "attention sinks").
-Steps that move the attention towards words can take that rest away. Seen once in 22 runs of a 135M model (NOTES.md).
+Steps that move the attention towards words can take that rest away. Seen once in 21 runs of a 135M model (NOTES.md).
 """
 
 from __future__ import annotations
