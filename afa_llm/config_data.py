@@ -29,6 +29,7 @@ class Source(Section):
     name: str = Field("", description="name in reports; empty: last part of path")
     path: str = Field(
         "builtin:planted",
+        min_length=1,
         description="suite:<name> (see data/suites.py), hub name, local .jsonl/.csv/.parquet (.gz too), "
         "builtin:planted, or builtin:checklist",
     )
@@ -117,7 +118,9 @@ class Data(Section):
 
 
 class Prompts(Section):
-    file: str = Field("builtin:sentiment", description="YAML with templates and answer words, or builtin:sentiment")
+    file: str = Field(
+        "builtin:sentiment", min_length=1, description="YAML with templates and answer words, or builtin:sentiment"
+    )
     train: str = Field("review_sentiment", description="template to train with")
     evaluation: tuple[str, ...] = Field(
         ("review_sentiment", "overall_it_was", "is_this_review"),

@@ -120,8 +120,9 @@ def _one(kind: Any) -> str:
 
 def _limits(field: FieldInfo) -> str:
     names = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "with at least"}
+    of_length = " character" if field.annotation is str else " entry"
     found = [
-        f"{word} {value}{' entry' if name == 'min_length' else ''}"
+        f"{word} {value}{of_length if name == 'min_length' else ''}"
         for rule in field.metadata
         for name, word in names.items()
         if (value := getattr(rule, name, None)) not in (None, MOST)  # told where something is beyond it

@@ -33,7 +33,7 @@ class Run(Section):
 
 
 class Model(Section):
-    path: str = Field(POCKET, description="hub name, local folder, or builtin:pocket")
+    path: str = Field(POCKET, min_length=1, description="hub name, local folder, or builtin:pocket")
     revision: str | None = Field(None, description="hub revision (commit, tag or branch)")
     quantization: Literal["nf4", "int8", "none"] = Field("nf4", description="storage of the frozen base weights")
     double_quantization: bool = Field(True, description="nf4 only: quantise the scales too")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +128,8 @@ def latex(table: Table) -> str:
 
 def long_csv(rows: Sequence[Row]) -> str:
     """Rows of benchmark.json as CSV: estimates unfolded into value, low, high, count; lists left out."""
-    flat = [_flat(row) for row in rows]
+    unfolded = {name for row in rows for name, value in row.items() if isinstance(value, Mapping)}
+    flat = [_flat(row, unfolded) for row in rows]
     columns = list(dict.fromkeys(name for row in flat for name in row))
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
@@ -137,12 +138,13 @@ def long_csv(rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def _flat(row: Row, unfolded: Container[str]) -> dict[str, Any]:
+    """`unfolded`: names that are estimates in some row; where there is none their columns stay empty."""
     found: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
             found |= {f"{name}_{key}": inner for key, inner in value.items()}
-        elif not isinstance(value, list):
+        elif not isinstance(value, list) and name not in unfolded:
             found[name] = value
     return found
 

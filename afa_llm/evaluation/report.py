@@ -72,6 +72,8 @@ def rewrite_report(folder: Path) -> Path:
 
 def read_run(folder: Path) -> RunFolder:
     """The files of a run. Only results.json must be there; what else is broken is noted and left out."""
+    if folder.is_file():
+        raise AfaError(f"{folder}: a file, not the folder of a run; name the folder, such as runs/demo")
     results = json_files.read_json(folder / "results.json")
     if not isinstance(results, dict) or results.get("schema") != 1:
         raise AfaError(

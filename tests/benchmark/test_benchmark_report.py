@@ -201,6 +201,15 @@ def test_csv_holds_the_numbers_and_latex_the_table(place: Path, content: dict[st
     assert len(body) == 1 + 4
 
 
+def test_csv_has_the_columns_of_an_estimate_also_where_there_is_none() -> None:
+    rows = [{"arm": "base", "gain": None}, {"arm": "afa", "gain": {"value": 0.5, "low": None}}]
+    found = list(csv.DictReader(io.StringIO(tables.long_csv(rows))))
+    assert found == [
+        {"arm": "base", "gain_value": "", "gain_low": ""},
+        {"arm": "afa", "gain_value": "0.5", "gain_low": ""},
+    ]
+
+
 def test_latex_rows_that_begin_like_an_argument() -> None:
     r"""After `\\` a [ begins a length, and * is swallowed."""
     rows = tuple((name, False, (tables.Cell("1"),)) for name in ("[ours] a", "*b*", "c\n\nd", "<e|>"))

@@ -105,7 +105,7 @@ def test_faults_name_file_cell_and_setting(tmp_path: Path, change: tuple[str, st
 @pytest.mark.parametrize(
     ("goal", "message"),
     [
-        ("metric: precision", "goals.gain.metric = precision: no such metric; there are accuracy, auroc, worst_group, "),
+        ("metric: precision", "goals.gain.metric = precision: no such metric; there are accuracy, auroc, "),
         ("sets: [planted_tset]", "goals.gain.sets: no cell measures planted_tset; there are planted, mine, "
          "planted/mine, other, planted_validation, other/planted_validation"),
     ],

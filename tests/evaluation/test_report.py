@@ -250,3 +250,9 @@ def test_text_has_contrast_on_every_ground(scheme: int) -> None:
         shaded = tuple(level / 10 * a + (1 - level / 10) * s for a, s in zip(amber, colours["sheet"], strict=True))
         assert contrast(colours["ink"], shaded) >= 4.5, level
     assert contrast(colours["sheet"], amber) > 1.5  # the fullest shade can be seen
+
+
+def test_a_file_in_place_of_a_run_s_folder_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(AfaError, match=r"results\.json: a file, not the folder of a run"):
+        rewrite_report(tmp_path / "results.json")
