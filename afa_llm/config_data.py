@@ -46,6 +46,12 @@ class Source(Section):
     side_column: str | None = Field(
         None, description="column that says what a review is in its pair, such as original or edited"
     )
+    edits_path: str | None = Field(
+        None,
+        min_length=1,
+        description="local file whose n-th row is an edit of the n-th row of path (contrast sets are published so): "
+        "they are pairs, instead of by pair_column and side_column",
+    )
     where: dict[str, tuple[str | int | float | bool, ...]] = Field(
         default={}, description="column -> values: rows that have others are left out, and counted"
     )

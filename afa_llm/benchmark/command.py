@@ -22,7 +22,8 @@ from afa_llm.benchmark.progress import ProgressTable
 from afa_llm.benchmark.report import write_benchmark
 from afa_llm.benchmark.runner import MatrixRunner
 from afa_llm.benchmark.settings import Benchmark
-from afa_llm.data.suites import PREFIX, lacking, resolve_suites
+from afa_llm.data.suite_catalogue import PREFIX
+from afa_llm.data.suites import lacking, resolve_suites
 from afa_llm.errors import AfaError
 from afa_llm.kept_before import READING_ONLY
 from afa_llm.material import basis, prepare

@@ -20,7 +20,7 @@ from afa_llm.config_fields import Place
 from afa_llm.config_loading import check_values, read_yaml, without_empty_sections
 from afa_llm.config_messages import SHOWN, explain, misread
 from afa_llm.config_overrides import lay_over
-from afa_llm.data.suites import PREFIX
+from afa_llm.data.suite_catalogue import PREFIX
 from afa_llm.errors import AfaError
 
 ROOT = Place(Benchmark)

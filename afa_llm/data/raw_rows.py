@@ -27,7 +27,8 @@ MOST_LINES = 1000  # of one quoted CSV record; an unclosed quote would swallow t
 class RawRow:
     """`line` counts from 1; in files that are no lines (one JSON list, parquet, hub) it is the row.
 
-    `problem` is (reason, kind) where the row doesn't parse; `raw` is then its text.
+    `problem` is (reason, kind) where the row doesn't parse; `raw` is then its text. `edited`: it is out of a second
+    file, with the edits of the first one's reviews.
     """
 
     file: str
@@ -35,6 +36,7 @@ class RawRow:
     values: dict[str, Any] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
     raw: str = ""
+    edited: bool = False
 
 
 def name_of(value: object) -> str:

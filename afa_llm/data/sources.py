@@ -18,6 +18,7 @@ from afa_llm.config_data import Source
 from afa_llm.data.annotations import read_annotations
 from afa_llm.data.builtin_rows import builtin_examples
 from afa_llm.data.datasets_rows import HubRows, read_hub, read_parquet
+from afa_llm.data.edited_rows import by_row, joined
 from afa_llm.data.labels import LabelMapping, RawLabel
 from afa_llm.data.quarantine import BadFieldError, Quarantine
 from afa_llm.data.raw_rows import TEXT_READERS, RawRow, name_of, read_text_file, suffix_of
@@ -48,6 +49,8 @@ def load_examples(
 def _load(source: Source, mapping: LabelMapping, seed: int, quarantine: Quarantine) -> list[Example]:
     if source.path.startswith("suite:"):
         raise ValueError(f"{source.path}: resolve_suites comes before loading")
+    if source.path.startswith("builtin:") and source.edits_path:
+        raise AfaError(f"data source {source.title}: edits_path goes with reviews of your own, not with {source.path}")
     if source.path.startswith("builtin:"):
         examples = builtin_examples(source, mapping)
         quarantine.rows_read += len(examples)
@@ -59,6 +62,12 @@ def _load(source: Source, mapping: LabelMapping, seed: int, quarantine: Quaranti
         )
     rows = _rows(source)
     _check_columns(source, rows)
+    if (edits_path := source.edits_path) is not None:
+        edits = _local_rows(edits_path)
+        if edits is None:
+            raise AfaError(_no_such_file(edits_path, "edits_path"))
+        _check_columns(source, edits)
+        source, rows = by_row(source), joined(rows, edits, edits_path)
     rows = keep_rows(source, rows, quarantine)
     chosen = _choose(source, mapping, rows, seed, quarantine)
     if not chosen:
@@ -91,7 +100,17 @@ def shuffled(size: int, seed: int) -> list[int]:
 
 
 def _rows(source: Source) -> Sequence[RawRow]:
-    path = Path(os.path.expanduser(source.path))
+    rows = _local_rows(source.path)
+    if rows is not None:
+        return rows
+    if suffix_of(source.path) in FILE_TYPES or source.path.startswith(("/", "./", "../", "~")):
+        raise AfaError(_no_such_file(source.path, "path"))
+    return read_hub(source.path, source.subset, source.split, source.revision)
+
+
+def _local_rows(given: str) -> Sequence[RawRow] | None:
+    """None where there is no such file. Raises AfaError for a folder, and for files of another type."""
+    path = Path(os.path.expanduser(given))
     if os.path.isdir(path):
         files = sorted(file.name for file in path.iterdir() if suffix_of(file) in FILE_TYPES)
         raise AfaError(f"{path}: a folder, not a file; name one of its files: {', '.join(files[:10]) or 'it has none'}")
@@ -101,11 +120,14 @@ def _rows(source: Source) -> Sequence[RawRow]:
         if suffix_of(path) in TEXT_READERS:
             return read_text_file(path)
         raise AfaError(f"{path}: unknown file type; data files end in {', '.join(FILE_TYPES)} (text also with .gz)")
-    if suffix_of(path) in FILE_TYPES or source.path.startswith(("/", "./", "../", "~")):
-        near = difflib.get_close_matches(path.name, _names(path.parent), 1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else "; check data.*.path"
-        raise AfaError(f"{path}: no such file{hint}")
-    return read_hub(source.path, source.subset, source.split, source.revision)
+    return None
+
+
+def _no_such_file(given: str, setting: str) -> str:
+    path = Path(os.path.expanduser(given))
+    near = difflib.get_close_matches(path.name, _names(path.parent), 1)
+    hint = f"; did you mean {path.parent / near[0]}?" if near else f"; check data.*.{setting}"
+    return f"{path}: no such file{hint}"
 
 
 def _names(folder: Path) -> list[str]:
@@ -202,13 +224,14 @@ def _text(values: dict[str, Any], column: str) -> str:
 
 
 def _id(source: Source, row: RawRow) -> str:
+    of_edit = "/edited" if row.edited else ""  # both files may count or name their rows alike
     if source.id_column is None:
-        return f"{source.title}/{row.line}"
+        return f"{source.title}/{row.line}{of_edit}"
     value = row.values.get(source.id_column)
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         raise BadFieldError(f"id is {value!r}, not a string or whole number", "id is missing or of wrong type")
     _check_unicode(str(value), "id")
-    return str(value).strip()
+    return f"{str(value).strip()}{of_edit}"
 
 
 def _name(column: str | None, values: dict[str, Any]) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from afa_llm.config_data import Data
-from afa_llm.data.suites import ENDINGS, FOLDER_VARIABLE, Suite, fields_of, suites, suites_folder
+from afa_llm.data.local_suites import ENDINGS
+from afa_llm.data.suite_catalogue import Suite, fields_of, suites
+from afa_llm.data.suites import FOLDER_VARIABLE, suites_folder
 
 
 def listing(data: Data) -> Iterator[str]:

@@ -28,7 +28,7 @@ def input_paths(config: Config, config_file: str | None) -> dict[str, str]:
         "training.deepspeed_file": config.training.deepspeed_file,
     }
     for name, source in _sources(config).items():
-        named |= {f"{name}.path": source.path, f"{name}.exclude_ids": source.exclude_ids}
+        named |= {f"{name}.{part}": getattr(source, part) for part in ("path", "edits_path", "exclude_ids")}
     named["data.suites_dir"] = config.data.suites_dir
     return {setting: path for setting, path in named.items() if path and not path.startswith(("builtin:", "suite:"))}
 

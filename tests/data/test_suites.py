@@ -11,7 +11,8 @@ from suite_files import RATED, ROWS, examples, resolved, write
 from afa_llm.config_data import Source
 from afa_llm.config_loading import dump_config, load_config
 from afa_llm.data.quarantine import Quarantine
-from afa_llm.data.suites import find_suite, hub_command, resolve_suites, suites
+from afa_llm.data.suite_catalogue import find_suite, hub_command, suites
+from afa_llm.data.suites import resolve_suites
 from afa_llm.data.templates import load_templates
 from afa_llm.errors import AfaError
 
