@@ -58,6 +58,22 @@ def test_the_page_says_what_results_say(full: Page) -> None:
     assert sum(tag == "path" for tag, _ in full.tags) >= 10
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_every_row_of_a_table_is_as_wide_as_its_head(tmp_path: Path, trained: bool) -> None:
+    page = page_of(write_fake_run(tmp_path / "run", data_sets=("films", "books"), reviews=40, trained=trained))
+    tables: list[list[int]] = []
+    for tag, attributes in page.tags:
+        if tag == "table":
+            tables.append([])
+        elif tag == "tr":
+            tables[-1].append(0)
+        elif tag in ("th", "td") and tables[-1]:
+            tables[-1][-1] += int(attributes.get("colspan") or 1)
+    assert len(tables) >= 3
+    for widths in tables:
+        assert set(widths) == {widths[0]}, tables
+
+
 def test_the_page_cannot_reach_the_network(full: Page) -> None:
     policy = next(a["content"] for tag, a in full.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy
