@@ -17,11 +17,13 @@ from afa_llm.errors import AfaError
 from afa_llm.evaluation.comparison import clusters_of
 from afa_llm.evaluation.focus_metrics import METRICS
 from afa_llm.evaluation.json_files import answers_path, read_json
+from afa_llm.evaluation.pairs import in_order
 from afa_llm.evaluation.prompted_sentiment import LOG_PROB_FLOOR, ItemRecord, read_items
 from afa_llm.evaluation.scores import auroc
 
-ACCURACY, AUROC, WORST_GROUP, PAIRS, RARE_WORD = "accuracy", "auroc", "worst_group", "pair_consistency", "rare_word"
-SHARES = (ACCURACY, WORST_GROUP, RARE_WORD, PAIRS)
+ACCURACY, AUROC, WORST_GROUP, RARE_WORD = "accuracy", "auroc", "worst_group", "rare_word"
+PAIRS, PAIR_ORDER = "pair_consistency", "pair_order"
+SHARES = (ACCURACY, WORST_GROUP, RARE_WORD, PAIRS, PAIR_ORDER)
 """Metrics that are told in percent."""
 BEHAVIOUR = "passed_"
 """Begins the names of CheckList pass rates: passed_<kind>_<test>."""
@@ -31,6 +33,7 @@ TITLES = {
     WORST_GROUP: "Accuracy, worst group",
     RARE_WORD: "Accuracy, rare decisive word",
     PAIRS: "Pairs all right",
+    PAIR_ORDER: "Pairs in order",
     "macro_f1": "Macro-F1",
     "ece": "Calibration error",
     **{metric.name: metric.title for metric in METRICS},
@@ -151,15 +154,20 @@ def _answers(
 
 
 def _ranking(of_template: Mapping[str, Sequence[ItemRecord]], results: Mapping[str, Any]) -> dict[str, float]:
-    """AUROC under the template trained with, from the answers themselves: runs of before it was written have it too."""
+    """What no threshold touches, under the template trained with: AUROC, and whether pairs are in order. From the
+    answers themselves: runs of before it was written have it too."""
     items = of_template.get(results["train_template"], ())
     if not items:
         return {}
-    probability_NC = np.array([item.probability[results["headline_calibration"]] for item in items])
+    calibration = results["headline_calibration"]
+    probability_NC = np.array([item.probability[calibration] for item in items])
     with np.errstate(divide="ignore"):
         log_prob_NC = np.maximum(np.log(probability_NC), LOG_PROB_FLOOR)
-    found = auroc(log_prob_NC, np.array([item.label for item in items]))
-    return {AUROC: found} if math.isfinite(found) else {}
+    order_K = in_order(items, calibration)
+    order_K = order_K[np.isfinite(order_K)]
+    found = {AUROC: auroc(log_prob_NC, np.array([item.label for item in items]))}
+    found |= {PAIR_ORDER: float(order_K.mean())} if len(order_K) else {}
+    return {metric: value for metric, value in found.items() if math.isfinite(value)}
 
 
 def _metrics(results: Mapping[str, Any], name: str, phase: str) -> dict[str, float]:

@@ -31,6 +31,7 @@ BESIDE = {
     "worst_group": "percent",
     "rare_word": "percent",
     "pair_consistency": "percent",
+    "pair_order": "percent, whatever the threshold",
 }
 """Metrics of the answers that have a table under accuracy's, and what their numbers are."""
 Content = Mapping[str, Any]

@@ -56,8 +56,8 @@ SCHEMA = {
     "means[].data_set": "key of the data set",
     "means[].set": "name of the evaluation set; data set/name where several data sets have one of that name",
     "means[].arm": "key of the arm",
-    "means[].metric": "accuracy (mean over templates), auroc, worst_group, rare_word, pair_consistency, macro_f1, ece, "
-    "passed_<kind>_<test>, or a focus metric (focus_metrics.METRICS)",
+    "means[].metric": "accuracy (mean over templates), auroc, worst_group, rare_word, pair_consistency, pair_order, "
+    "macro_f1, ece, passed_<kind>_<test>, or a focus metric (focus_metrics.METRICS)",
     "means[].final": "estimate over seeds, t-interval",
     "means[].before": "estimate over seeds before training; null for prompted arms",
     "means[].gain": "estimate over seeds of final − before",

@@ -3,11 +3,15 @@
 A file of pairs is jsonl, one review a line: `text`, `label`, `pair_id` (the same for reviews that belong together) and
 `side` (original, edited, or names of your own); Source.pair_column and side_column name the fields. A label that should
 turn makes a model that ignores the edit wrong on one side, so both right is what counts (contrast consistency, Gardner
-et al. 2020, arXiv 2004.02709; counterfactual pairs, Kaushik et al. 2020, arXiv 1909.12434).
+et al. 2020, arXiv 2004.02709; counterfactual pairs, Kaushik et al. 2020, arXiv 1909.12434). Both right depends on where
+the threshold falls; whether the edit moves the answer the right way at all does not (our choice, as AUROC beside
+accuracy).
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +21,7 @@ from numpy.typing import NDArray
 from afa_llm.evaluation.clusters import cluster_mean
 from afa_llm.evaluation.comparison import match
 from afa_llm.evaluation.estimates import Estimate, Resampling, wilson
-from afa_llm.evaluation.prompted_sentiment import ItemRecord
+from afa_llm.evaluation.prompted_sentiment import LOG_PROB_FLOOR, ItemRecord
 from afa_llm.evaluation.significance import McNemar, mcnemar, paired_difference
 
 
@@ -25,19 +29,22 @@ from afa_llm.evaluation.significance import McNemar, mcnemar, paired_difference
 class PairScores:
     """`consistency`: share of pairs all of whose reviews are right (Wilson). `accuracy`: of their reviews, clustered.
 
-    `by_side`: accuracy of the reviews of each side (Wilson).
+    `in_order`: see there, mean over pairs (bootstrap). `by_side`: accuracy of the reviews of each side (Wilson).
     """
 
     consistency: Estimate
+    in_order: Estimate
     accuracy: Estimate
     by_side: dict[str, Estimate]
 
 
 @dataclass(frozen=True)
 class PairComparison:
-    """Before against after on the same pairs: consistency by pairs, accuracy of their reviews clustered by pair."""
+    """Before against after on the same pairs: consistency and order by pairs, accuracy of their reviews clustered by
+    pair."""
 
     consistency: Estimate
+    in_order: Estimate
     test: McNemar
     accuracy: Estimate
 
@@ -101,11 +108,40 @@ def consistent(items: Sequence[ItemRecord], calibration: str) -> NDArray[np.bool
     return np.array([all(item.right(calibration) for item in reviews) for reviews in pairs], dtype=np.bool_)
 
 
+def in_order(items: Sequence[ItemRecord], calibration: str) -> NDArray[np.float64]:
+    """For each complete pair: share of its reviews of unlike labels a and b that the odds of a against b put in order.
+
+    Equal odds count half. NaN for pairs whose reviews all have one label.
+    """
+    return np.array([_order(reviews, calibration) for reviews in complete_pairs(items).values()], dtype=np.float64)
+
+
+def _order(reviews: Sequence[ItemRecord], calibration: str) -> float:
+    found = []
+    for one, other in itertools.combinations(reviews, 2):
+        if one.label != other.label:
+            gap = _odds(one, one.label, other.label, calibration) - _odds(other, one.label, other.label, calibration)
+            found.append((1 + np.sign(gap)) / 2)
+    return float(np.mean(found)) if found else math.nan
+
+
+def _odds(item: ItemRecord, label: int, other: int, calibration: str) -> float:
+    """Log odds; of probabilities that reach 1 in float64 the small one still tells."""
+    probability_C = np.maximum(item.probability[calibration], math.exp(LOG_PROB_FLOOR))
+    return float(np.log(probability_C[label]) - np.log(probability_C[other]))
+
+
+def _mean_order(order_K: NDArray[np.float64], how: Resampling) -> Estimate:
+    known_K = order_K[np.isfinite(order_K)]
+    return cluster_mean(known_K, [str(place) for place in range(len(known_K))], how)
+
+
 def _scores(items: Sequence[ItemRecord], calibration: str, how: Resampling) -> PairScores:
     both_K, right_N = consistent(items, calibration), _right(items, calibration)
     sides = np.array([item.side for item in items], dtype=object)
     return PairScores(
         consistency=wilson(int(both_K.sum()), len(both_K), how.confidence),
+        in_order=_mean_order(in_order(items, calibration), how),
         accuracy=cluster_mean(right_N, [item.pair for item in items], how),
         by_side={
             side: wilson(int(right_N[sides == side].sum()), int((sides == side).sum()), how.confidence)
@@ -122,6 +158,7 @@ def _compare(
     change_N = _right(after, calibration) - _right(before, calibration)
     return PairComparison(
         consistency=paired_difference(*both_K, how.samples, how.confidence, how.seed),
+        in_order=_mean_order(in_order(after, calibration) - in_order(before, calibration), how),
         test=mcnemar(old_K, new_K),
         accuracy=cluster_mean(change_N, [item.pair for item in before], how),
     )

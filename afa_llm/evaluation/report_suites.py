@@ -88,6 +88,11 @@ def _pair_lines(row: Row) -> list[ShareRow]:
               compared.get("consistency"), p),
         _line(row["template"], "Accuracy", "", before["accuracy"], after.get("accuracy"), compared.get("accuracy")),
     ]  # fmt: skip
+    order = before.get("in_order") or {}
+    if order.get("value") is not None:
+        note = "whatever the threshold: the answer moves as the label does"
+        line = _line(row["template"], "In order", note, order, after.get("in_order"), compared.get("in_order"))
+        lines.insert(1, line)
     for side, old in before["by_side"].items():
         lines.append(_line(row["template"], f"Accuracy, {side}", "", old, (after.get("by_side") or {}).get(side), None))
     return lines

@@ -18,10 +18,13 @@ SUITE_SCHEMA = {
     "pairs[].pairs": "pairs (sets of reviews that belong together) of two reviews or more",
     "pairs[].left_out": "reviews without a pair, or alone in it",
     "pairs[].before.consistency": "estimate: share of pairs all of whose reviews are right (Wilson)",
+    "pairs[].before.in_order": "estimate: share of their reviews of unlike labels that the odds put in order, mean "
+    "over pairs, bootstrap over pairs; null where no pair has two labels",
     "pairs[].before.accuracy": "estimate: accuracy of their reviews, interval clustered by pair",
     "pairs[].before.by_side.*": "estimate: accuracy of the reviews of each side (Wilson)",
     "pairs[].after": "the same after training",
     "pairs[].comparison.consistency": "estimate: after − before, paired bootstrap over pairs",
+    "pairs[].comparison.in_order": "estimate: after − before, bootstrap over pairs; null likewise",
     "pairs[].comparison.test": "McNemar over pairs: won, lost, p_value",
     "pairs[].comparison.accuracy": "estimate: after − before, bootstrap clustered by pair",
     "behaviour[].data_set": "name of the data set",

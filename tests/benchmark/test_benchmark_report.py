@@ -320,3 +320,21 @@ def test_versions_are_those_of_the_cells(tmp_path: Path) -> None:
     write_benchmark(benchmark, cells, tmp_path / "fake")
     found = json.loads((tmp_path / "fake" / "benchmark.json").read_text())["versions"]
     assert found == {"torch": "2.11.0 | 2.12.0", "peft": "0.99", "vllm": None}
+
+
+def test_pairs_in_order_are_those_of_the_answers(tmp_path: Path) -> None:
+    """Of the answers themselves, as AUROC is; results.json may be of before either was written."""
+    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=40)
+    cell = next(cell for cell in cells if cell.name == "films/afa/seed0")
+    assert "pair_order" not in read_outcome(cell).final["films_dev"].metrics
+    template = json.loads((cell.folder / "results.json").read_text())["train_template"]
+    path = answers_path(cell.folder, "films_dev", template, "after")
+    rows = [json.loads(line) | {"pair": f"p{n // 2}"} for n, line in enumerate(path.read_text().splitlines())]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    order = [
+        float((one["probability"]["none"][1] > other["probability"]["none"][1]) == (one["label"] > other["label"]))
+        for one, other in zip(rows[::2], rows[1::2], strict=True)
+        if one["label"] != other["label"]
+    ]
+    assert 5 < len(order) < 20
+    assert read_outcome(cell).final["films_dev"].metrics["pair_order"] == pytest.approx(sum(order) / len(order))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from records import item
 
 from afa_llm.evaluation.comparison import compare, headline
 from afa_llm.evaluation.estimates import Resampling, wilson
-from afa_llm.evaluation.pairs import complete_pairs, consistent, pair_row
+from afa_llm.evaluation.pairs import complete_pairs, consistent, in_order, pair_row
 from afa_llm.evaluation.prompted_sentiment import ItemRecord
 
 HOW = Resampling(500, 0.95, 0)
@@ -41,6 +42,35 @@ def test_by_hand() -> None:
     assert row.comparison.consistency.value == pytest.approx(1 / 3)
     assert (row.comparison.test.won, row.comparison.test.lost) == (1, 0)
     assert row.comparison.accuracy.value == pytest.approx(2 / 6)
+
+
+def test_order_by_hand() -> None:
+    """Both answered "positive", but the positive one more surely: not consistent, in order. Equal odds: half."""
+    places = [("a", 1, 0.9), ("a", 0, 0.7), ("b", 0, 0.8), ("b", 1, 0.6), ("c", 1, 0.3), ("c", 0, 0.3), ("d", 1, 0.9)]
+    items = [item(f"r{k}", positive, label, pair=pair) for k, (pair, label, positive) in enumerate(places)]
+    assert in_order(items, "none").tolist() == [1.0, 0.0, 0.5]
+    row = pair_row(items, None, "none", HOW)
+    assert row and row.before.in_order.value == pytest.approx(0.5)
+    assert (row.before.consistency.value, row.before.in_order.count) == (0.0, 3)
+
+
+def test_order_knows_no_threshold_and_no_limit_of_confidence() -> None:
+    near, nearer = 1 - 1e-16, 1.0  # p of class 0 is 1e-16 and 0
+    assert in_order([item("r", nearer, 1, pair="a"), item("s", near, 0, pair="a")], "none").tolist() == [1.0]
+    assert in_order([item("r", near, 1, pair="a"), item("s", nearer, 0, pair="a")], "none").tolist() == [0.0]
+
+
+def test_order_in_sets_of_several_and_of_one_label() -> None:
+    """Of a set with two positive and one negative review two pairs count; reviews of one label have no order."""
+    kinds = [("set", 1, 0.9), ("set", 1, 0.2), ("set", 0, 0.4), ("same", 1, 0.9), ("same", 1, 0.1)]
+    items = [item(f"r{k}", positive, label, pair=pair) for k, (pair, label, positive) in enumerate(kinds)]
+    found = in_order(items, "none")
+    assert found[0] == 0.5 and math.isnan(found[1])
+    row = pair_row(items, [replace(each, phase="after") for each in items], "none", HOW)
+    assert row and row.comparison and (row.before.in_order.value, row.before.in_order.count) == (0.5, 1)
+    assert row.comparison.in_order.value == 0.0
+    none = pair_row(items[3:], None, "none", HOW)
+    assert none and math.isnan(none.before.in_order.value)
 
 
 def test_sets_of_more_than_two_need_all() -> None:

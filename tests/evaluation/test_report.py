@@ -152,8 +152,8 @@ def test_pairs_tests_and_slices_are_told(tmp_path: Path) -> None:
     folder = write_fake_run(tmp_path, ("pairs", "tests"), reviews=60, steps=0, suites=True)
     text = re.sub(r"\s+", " ", page_of(folder).text)
     for words in (
-        "Reviews that belong together", "All right", "Accuracy, edited", "Behavioural tests", "Invariance: a change",
-        "mean change of p", "Rare and frequent words", "rare in training", "times in training",
+        "Reviews that belong together", "All right", "In order", "Accuracy, edited", "Behavioural tests",
+        "Invariance: a change", "mean change of p", "Rare and frequent words", "rare in training", "times in training",
     ):  # fmt: skip
         assert words in text
     results = json.loads((folder / "results.json").read_text())
