@@ -34,7 +34,9 @@ class Decoder:
         self.model = model
         self.layers = layers
         # A padding token that was added to the tokenizer alone has no embedding. Any id does: nothing attends to it.
-        embedded = getattr(model.get_input_embeddings(), "num_embeddings", None)  # type: ignore[operator]
+        embedded = None
+        with suppress(AttributeError, NotImplementedError):  # a family that hides its embeddings
+            embedded = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
         self.pad_token_id = pad_token_id if embedded is None or pad_token_id < embedded else 0
         self.forward: Callable[..., Any] = model
         self.may_stop_early = True
