@@ -14,12 +14,9 @@ import pytest
 from fake_matrix import write_fake_matrix
 from sklearn.metrics import roc_auc_score
 
-from afa_llm.benchmark import figures, summary, tables
-from afa_llm.benchmark.outcomes import read_outcome
 from afa_llm.benchmark.report import write_benchmark
 from afa_llm.benchmark.results import SCHEMA
 from afa_llm.benchmark.settings import DataSet
-from afa_llm.errors import AfaError
 from afa_llm.evaluation.json_files import answers_path
 from afa_llm.evaluation.prompted_sentiment import read_items
 
@@ -201,113 +198,6 @@ def test_csv_holds_the_numbers_and_latex_the_table(place: Path, content: dict[st
     assert len(body) == 1 + 4
 
 
-def test_csv_has_the_columns_of_an_estimate_also_where_there_is_none() -> None:
-    rows = [{"arm": "base", "gain": None}, {"arm": "afa", "gain": {"value": 0.5, "low": None}}]
-    found = list(csv.DictReader(io.StringIO(tables.long_csv(rows))))
-    assert found == [
-        {"arm": "base", "gain_value": "", "gain_low": ""},
-        {"arm": "afa", "gain_value": "0.5", "gain_low": ""},
-    ]
-
-
-def test_latex_rows_that_begin_like_an_argument() -> None:
-    r"""After `\\` a [ begins a length, and * is swallowed."""
-    rows = tuple((name, False, (tables.Cell("1"),)) for name in ("[ours] a", "*b*", "c\n\nd", "<e|>"))
-    text = tables.latex(tables.Table("t", "two\nlines", ("Arm", "[x]"), rows))
-    assert text.splitlines()[0] == r"% two lines. Needs \usepackage{booktabs}."
-    assert text.splitlines()[3:] == [
-        r"Arm & {[}x] \\",
-        r"\midrule",
-        r"{[}ours] a & 1 \\",
-        r"{*}b{*} & 1 \\",
-        r"c  d & 1 \\",
-        r"\textless{}e\textbar{}\textgreater{} & 1 \\",
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-
-
-def test_latex_escapes() -> None:
-    table = tables.Table("t", "t", ("a_b", "50 %"), (("x & y", False, (tables.Cell("−1.5", "± 2", "★★"),)),))
-    assert r"x \& y & $-$1.5$^{**}$ {\footnotesize $\pm$ 2} \\" in tables.latex(table)
-    assert r"a\_b & 50 \%" in tables.latex(table)
-
-
-def test_a_goal_within_noise_is_not_reached() -> None:
-    goal = {"claim": "x", "at_least": 0.01, "at_most": None, "unit": "points", "reached": True, "shown": False}
-    value = {"value": 0.02, "low": -0.01, "high": 0.05}
-    kinds = [
-        summary.goal_lines({"confidence": 0.95, "goals": [goal | change]})[0].kind
-        for change in (
-            {"value": value},
-            {"value": value, "shown": True},
-            {"value": value, "reached": False},
-            {"value": None},
-        )
-    ]
-    assert kinds == ["same", "better", "worse", "same"]
-
-
-@pytest.mark.parametrize(
-    ("change", "kind", "told"),
-    [
-        (
-            {},
-            "better",
-            "wanted at most −5.0 points, found −7.0 points (95 % interval −9.0 points to −5.0 points): reached",
-        ),
-        ({"shown": False}, "same", "): that much, but it may be noise"),
-        ({"reached": False}, "worse", "): not reached"),
-        ({"value": None}, "same", "wanted at most −5.0 points: not measured yet"),
-    ],
-)
-def test_a_goal_where_less_is_better(change: dict[str, Any], kind: str, told: str) -> None:
-    value = {"value": -0.07, "low": -0.09, "high": -0.05}
-    goal = {"claim": "x", "at_least": None, "at_most": -0.05, "unit": "points", "reached": True, "shown": True}
-    line = summary.goal_lines({"confidence": 0.95, "goals": [goal | {"value": value} | change]})[0]
-    assert line.kind == kind
-    assert line.text.endswith(told)
-
-
-@pytest.mark.parametrize(
-    ("smallest", "grey", "told"), [(0.01, True, "; detectable at least 1.0"), (None, False, "; detectable –")]
-)
-def test_the_forest_says_at_least_what_can_be_detected(smallest: float | None, grey: bool, told: str) -> None:
-    estimate = {"value": 0.02, "low": -0.03, "high": 0.07, "count": 2}
-    row = {"set": "films", "arm": "afa", "over_seeds": estimate, "over_reviews": estimate, "p_holm": None, "stars": ""}
-    blocks, _ = figures.forest([row | {"detectable": smallest}], {"afa": "AFA"}, 0.95)
-    assert (blocks[0].rows[0].unseen is not None) == grey
-    assert blocks[0].rows[0].detail.endswith(told)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "told"), [(None, None, "+1.0 to +3.0 over reviews;"), (-0.05, 0.09, "−5.0 to +9.0;")]
-)
-def test_the_forest_says_which_interval_it_tells(low: float | None, high: float | None, told: str) -> None:
-    seeds = {"value": 0.02, "low": low, "high": high, "count": 2}
-    reviews = {"value": 0.02, "low": 0.01, "high": 0.03, "count": 400}
-    row = {"set": "films", "arm": "afa", "over_seeds": seeds, "over_reviews": reviews, "p_holm": None, "stars": ""}
-    found = figures.forest([row | {"detectable": None}], {"afa": "AFA"}, 0.95)[0][0].rows[0]
-    assert (found.seeds is None) == (low is None)
-    assert found.detail.startswith(f"95 %: {told}")
-
-
-def test_only_claims_are_coloured() -> None:
-    row = {"stars": "", "over_seeds": {"value": 0.5}}
-    assert figures.difference_kind(row) == "same"
-    assert figures.difference_kind(row | {"stars": "★"}) == "better"
-    assert figures.difference_kind({"stars": "★", "over_seeds": {"value": -0.5}}) == "worse"
-
-
-def test_a_cell_of_another_kind_is_refused(tmp_path: Path) -> None:
-    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=12)
-    cell = next(c for c in cells if c.arm == "base")
-    trained = next(c for c in cells if c.arm == "ce")
-    (cell.folder / "results.json").write_text((trained.folder / "results.json").read_text())
-    with pytest.raises(AfaError, match="is no prompted cell"):
-        read_outcome(cell)
-
-
 def test_versions_are_those_of_the_cells(tmp_path: Path) -> None:
     """Not those of the machine that writes the report; where they differ, all are named."""
     benchmark, cells = write_fake_matrix(tmp_path, seeds=(0, 1), reviews=40)
@@ -320,21 +210,3 @@ def test_versions_are_those_of_the_cells(tmp_path: Path) -> None:
     write_benchmark(benchmark, cells, tmp_path / "fake")
     found = json.loads((tmp_path / "fake" / "benchmark.json").read_text())["versions"]
     assert found == {"torch": "2.11.0 | 2.12.0", "peft": "0.99", "vllm": None}
-
-
-def test_pairs_in_order_are_those_of_the_answers(tmp_path: Path) -> None:
-    """Of the answers themselves, as AUROC is; results.json may be of before either was written."""
-    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=40)
-    cell = next(cell for cell in cells if cell.name == "films/afa/seed0")
-    assert "pair_order" not in read_outcome(cell).final["films_dev"].metrics
-    template = json.loads((cell.folder / "results.json").read_text())["train_template"]
-    path = answers_path(cell.folder, "films_dev", template, "after")
-    rows = [json.loads(line) | {"pair": f"p{n // 2}"} for n, line in enumerate(path.read_text().splitlines())]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    order = [
-        float((one["probability"]["none"][1] > other["probability"]["none"][1]) == (one["label"] > other["label"]))
-        for one, other in zip(rows[::2], rows[1::2], strict=True)
-        if one["label"] != other["label"]
-    ]
-    assert 5 < len(order) < 20
-    assert read_outcome(cell).final["films_dev"].metrics["pair_order"] == pytest.approx(sum(order) / len(order))

@@ -1,10 +1,10 @@
-"""Line charts of a benchmark: places of points and ticks, and axes shared by charts beside each other."""
+"""Charts of a benchmark: places of points and ticks, axes shared by charts beside each other, what the forest tells."""
 
 from __future__ import annotations
 
 import pytest
 
-from afa_llm.benchmark.figures import lines_chart
+from afa_llm.benchmark.figures import difference_kind, forest, lines_chart
 from afa_llm.evaluation.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
 STYLES = {"low": 0, "high": 9}
@@ -43,3 +43,33 @@ def test_charts_beside_each_other_have_the_same_axes() -> None:
 
 def test_nothing_to_draw() -> None:
     assert lines_chart({"low": [(0, None)]}, STYLES, beside=[[(0, 1.0)]]) is None
+
+
+@pytest.mark.parametrize(
+    ("smallest", "grey", "told"), [(0.01, True, "; detectable at least 1.0"), (None, False, "; detectable –")]
+)
+def test_the_forest_says_at_least_what_can_be_detected(smallest: float | None, grey: bool, told: str) -> None:
+    estimate = {"value": 0.02, "low": -0.03, "high": 0.07, "count": 2}
+    row = {"set": "films", "arm": "afa", "over_seeds": estimate, "over_reviews": estimate, "p_holm": None, "stars": ""}
+    blocks, _ = forest([row | {"detectable": smallest}], {"afa": "AFA"}, 0.95)
+    assert (blocks[0].rows[0].unseen is not None) == grey
+    assert blocks[0].rows[0].detail.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"), [(None, None, "+1.0 to +3.0 over reviews;"), (-0.05, 0.09, "−5.0 to +9.0;")]
+)
+def test_the_forest_says_which_interval_it_tells(low: float | None, high: float | None, told: str) -> None:
+    seeds = {"value": 0.02, "low": low, "high": high, "count": 2}
+    reviews = {"value": 0.02, "low": 0.01, "high": 0.03, "count": 400}
+    row = {"set": "films", "arm": "afa", "over_seeds": seeds, "over_reviews": reviews, "p_holm": None, "stars": ""}
+    found = forest([row | {"detectable": None}], {"afa": "AFA"}, 0.95)[0][0].rows[0]
+    assert (found.seeds is None) == (low is None)
+    assert found.detail.startswith(f"95 %: {told}")
+
+
+def test_only_claims_are_coloured() -> None:
+    row = {"stars": "", "over_seeds": {"value": 0.5}}
+    assert difference_kind(row) == "same"
+    assert difference_kind(row | {"stars": "★"}) == "better"
+    assert difference_kind({"stars": "★", "over_seeds": {"value": -0.5}}) == "worse"

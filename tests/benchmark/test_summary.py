@@ -1,4 +1,4 @@
-"""The headline of a benchmark says what may be claimed, and no more."""
+"""The headline and the goals of a benchmark say what may be claimed, and no more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from afa_llm.benchmark.summary import headline
+from afa_llm.benchmark.summary import goal_lines, headline
 
 SEEDS = {"value": 0.03, "low": 0.004, "high": 0.059, "count": 3}
 REVIEWS = {"value": 0.03, "low": 0.02, "high": 0.04, "count": 900}
@@ -120,3 +120,39 @@ def test_so_it_is_of_a_gain_on_average(seeds: dict[str, Any], ranking: dict[str,
     found = content(seeds, reviews)
     found["averages"][0]["auroc"] = ranking
     assert ("On average the AUROC does not show this: " in headline(found, "afa").text) == told
+
+
+def test_a_goal_within_noise_is_not_reached() -> None:
+    goal = {"claim": "x", "at_least": 0.01, "at_most": None, "unit": "points", "reached": True, "shown": False}
+    value = {"value": 0.02, "low": -0.01, "high": 0.05}
+    kinds = [
+        goal_lines({"confidence": 0.95, "goals": [goal | change]})[0].kind
+        for change in (
+            {"value": value},
+            {"value": value, "shown": True},
+            {"value": value, "reached": False},
+            {"value": None},
+        )
+    ]
+    assert kinds == ["same", "better", "worse", "same"]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "told"),
+    [
+        (
+            {},
+            "better",
+            "wanted at most −5.0 points, found −7.0 points (95 % interval −9.0 points to −5.0 points): reached",
+        ),
+        ({"shown": False}, "same", "): that much, but it may be noise"),
+        ({"reached": False}, "worse", "): not reached"),
+        ({"value": None}, "same", "wanted at most −5.0 points: not measured yet"),
+    ],
+)
+def test_a_goal_where_less_is_better(change: dict[str, Any], kind: str, told: str) -> None:
+    value = {"value": -0.07, "low": -0.09, "high": -0.05}
+    goal = {"claim": "x", "at_least": None, "at_most": -0.05, "unit": "points", "reached": True, "shown": True}
+    line = goal_lines({"confidence": 0.95, "goals": [goal | {"value": value} | change]})[0]
+    assert line.kind == kind
+    assert line.text.endswith(told)
