@@ -33,11 +33,6 @@ class Decoder:
     def __init__(self, model: nn.Module, layers: tuple[int, ...], pad_token_id: int) -> None:
         self.model = model
         self.layers = layers
-        # A padding token that was added to the tokenizer alone has no embedding. Any id does: nothing attends to it.
-        embedded = None
-        with suppress(AttributeError, NotImplementedError):  # a family that hides its embeddings
-            embedded = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        self.pad_token_id = pad_token_id if embedded is None or pad_token_id < embedded else 0
         self.forward: Callable[..., Any] = model
         self.may_stop_early = True
         self.tokens = PassTokens()
@@ -47,6 +42,10 @@ class Decoder:
             raise AfaError(
                 f"model.path: {self._family()} has no output layer; choose a decoder (causal language model)"
             )
+        # A padding token that was added to the tokenizer alone has no embedding. Any id does: nothing attends to it.
+        # (A family that has an output layer has embeddings, too: transformers asks for these first.)
+        embedded = getattr(model.get_input_embeddings(), "num_embeddings", None)  # type: ignore[operator]
+        self.pad_token_id = pad_token_id if embedded is None or pad_token_id < embedded else 0
         output_layer.register_forward_pre_hook(self._keep_hidden)
         keep_logits_exact(output_layer)
 

@@ -129,6 +129,9 @@ def test_a_family_that_looks_at_its_numbers(tmp_path: Path) -> None:
         def get_output_embeddings(self) -> nn.Module:
             return nn.Linear(2, 2, device="meta")
 
+        def get_input_embeddings(self) -> nn.Module:
+            return nn.Embedding(2, 2, device="meta")
+
         def forward(self, **inputs: Any) -> Any:
             return bool(self.weight.sum() > 0)
 
