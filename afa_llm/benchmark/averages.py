@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +30,7 @@ class Average:
 
 def average(pairs: Sequence[Pair], how: Resampling) -> Average | None:
     """None for fewer than two sets, and where no seed has them all."""
-    if len(pairs) < 2:
-        return None
-    seeds = sorted(set.intersection(*(set(arm.keys() & reference.keys()) for arm, reference in pairs)))
+    seeds = _common_seeds(pairs)
     if not seeds:
         return None
     by_seed = np.mean([seed_changes(arm, reference, seeds) for arm, reference in pairs], axis=0)
@@ -48,8 +47,13 @@ def average_of_numbers(
 
     None for fewer than two sets, and where no seed has them all.
     """
-    if len(pairs) < 2:
-        return None
-    seeds = sorted(set.intersection(*(set(arm.keys() & reference.keys()) for arm, reference in pairs)))
+    seeds = _common_seeds(pairs)
     by_seed = [sum(arm[seed] - reference[seed] for arm, reference in pairs) / len(pairs) for seed in seeds]
     return over_seeds(by_seed, confidence) if by_seed else None
+
+
+def _common_seeds(pairs: Sequence[tuple[Mapping[int, Any], Mapping[int, Any]]]) -> list[int]:
+    """Seeds that both arms have on every set; none for fewer than two sets, which are no average."""
+    if len(pairs) < 2:
+        return []
+    return sorted(set.intersection(*(set(arm.keys() & reference.keys()) for arm, reference in pairs)))

@@ -32,6 +32,7 @@ def test_a_drained_sink_is_told_once() -> None:
     "levels",
     [
         [0.6] * 5 + [0.31] * 20,  # half of it, as tuning alone leaves
+        [1.0] + [0.5] * 4 + [0.3] * 20,  # half of 0.6: one step is no start
         [0.6] * 8 + [0.0] * 2 + [0.6] * 8,  # two steps are no level
         [0.1] * 5 + [0.0] * 20,  # no sink to lose
         [0.6] * 5 + [math.nan] * 20,
