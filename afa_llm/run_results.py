@@ -205,6 +205,8 @@ def summary_lines(folder: Path) -> list[str]:
                 f" -> {100 * after['value']:.1f} %, difference {100 * difference['value']:+.1f} points "
                 f"[{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}], p = {entry['p_value']:.2g}"
             )
+        if entry.get("ranking"):  # runs of before it was measured have none
+            line += f"; AUROC {entry['ranking']['before']['value']:.3f} -> {entry['ranking']['after']['value']:.3f}"
         lines.append(line)
     for entry in results["pairs"]:
         shares = [entry[phase]["consistency"]["value"] for phase in ("before", "after") if entry[phase]]

@@ -18,7 +18,7 @@ from afa_llm.evaluation.comparison import clusters_of
 from afa_llm.evaluation.focus_metrics import METRICS
 from afa_llm.evaluation.json_files import answers_path, read_json
 from afa_llm.evaluation.pairs import in_order
-from afa_llm.evaluation.prompted_sentiment import LOG_PROB_FLOOR, ItemRecord, read_items
+from afa_llm.evaluation.prompted_sentiment import ItemRecord, log_probabilities, read_items
 from afa_llm.evaluation.scores import auroc
 
 ACCURACY, AUROC, WORST_GROUP, RARE_WORD = "accuracy", "auroc", "worst_group", "rare_word"
@@ -160,12 +160,9 @@ def _ranking(of_template: Mapping[str, Sequence[ItemRecord]], results: Mapping[s
     if not items:
         return {}
     calibration = results["headline_calibration"]
-    probability_NC = np.array([item.probability[calibration] for item in items])
-    with np.errstate(divide="ignore"):
-        log_prob_NC = np.maximum(np.log(probability_NC), LOG_PROB_FLOOR)
     order_K = in_order(items, calibration)
     order_K = order_K[np.isfinite(order_K)]
-    found = {AUROC: auroc(log_prob_NC, np.array([item.label for item in items]))}
+    found = {AUROC: auroc(log_probabilities(items, calibration), np.array([item.label for item in items]))}
     found |= {PAIR_ORDER: float(order_K.mean())} if len(order_K) else {}
     return {metric: value for metric, value in found.items() if math.isfinite(value)}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +15,8 @@ from afa_llm.errors import AfaError
 from afa_llm.evaluation.clusters import cluster_detectable, cluster_mean, cluster_sign_flip
 from afa_llm.evaluation.estimates import Estimate, Floats, Resampling
 from afa_llm.evaluation.prompted_sentiment import ItemRecord
-from afa_llm.evaluation.significance import (
-    McNemar,
-    mcnemar,
-)
+from afa_llm.evaluation.ranking import Ranking, compare_ranking
+from afa_llm.evaluation.significance import McNemar, mcnemar
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Headline:
     """Accuracy averaged over the templates of one data set, per review; reviews missing under a template are left out.
 
     `p_value`: exact sign-flip test over reviews, or over the pairs that they belong to. `won`, `lost`: reviews right
-    under more (fewer) templates than before.
+    under more (fewer) templates than before. `ranking`: the same reviews' AUROC, none where all have one label.
     `after`, `difference` and the rest are none where only one phase was measured.
     """
 
@@ -53,6 +52,7 @@ class Headline:
     won: int | None = None
     lost: int | None = None
     detectable: float | None = None
+    ranking: Ranking | None = None
 
 
 def compare(
@@ -107,7 +107,9 @@ def headline(
     for template in dict.fromkeys([*templates, *(item.template for item in after)]):
         match([item for item in before if item.template == template], [i for i in after if i.template == template])
     after_N = _mean_right(after, ids, calibration, len(templates))
-    return Headline(**{**vars(shared), **_paired(before_N, after_N, clusters, max(1, len(templates)), how)})
+    paired = _paired(before_N, after_N, clusters, max(1, len(templates)), how)
+    old, new = (_by_template(items, ids, templates) for items in (before, after))
+    return replace(shared, **paired, ranking=compare_ranking(old, new, calibration, clusters, how))
 
 
 def differences_per_review(before: Sequence[ItemRecord], after: Sequence[ItemRecord], calibration: str) -> Floats:
@@ -140,7 +142,7 @@ def match(before: Sequence[ItemRecord], after: Sequence[ItemRecord]) -> list[tup
 
 def _paired(
     before_N: Floats, after_N: Floats, clusters: Sequence[str], templates: int, how: Resampling
-) -> dict[str, object]:
+) -> dict[str, Any]:
     change_N = after_N - before_N
     return {
         "after": cluster_mean(after_N, clusters, how),
@@ -158,6 +160,12 @@ def _ids_in_all(items: Sequence[ItemRecord], templates: Sequence[str]) -> tuple[
         seen.setdefault(item.example_id, set()).add(item.template)
     ids = [example_id for example_id, found in seen.items() if len(found) == len(templates)]
     return ids, len(seen) - len(ids)
+
+
+def _by_template(items: Sequence[ItemRecord], ids: Sequence[str], templates: Sequence[str]) -> list[list[ItemRecord]]:
+    """The items of each template in the order of `ids`."""
+    found = {(item.template, item.example_id): item for item in items}
+    return [[found[template, example_id] for example_id in ids] for template in templates]
 
 
 def _mean_right(items: Sequence[ItemRecord], ids: Sequence[str], calibration: str, templates: int) -> Floats:

@@ -16,7 +16,7 @@ from scipy import stats
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_DRAWS_AT_ONCE = 4_000_000
+DRAWS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def bootstrap_draws(values_N: Floats, samples: int, seed: int) -> Floats:
     """
     rng = np.random.default_rng(seed)
     values_U, counts_U = np.unique(values_N, return_counts=True)
-    rows = max(1, _DRAWS_AT_ONCE // len(values_U))
+    rows = max(1, DRAWS_AT_ONCE // len(values_U))
     parts = [
         rng.multinomial(len(values_N), counts_U / len(values_N), size=min(rows, samples - start)) @ values_U
         for start in range(0, samples, rows)
@@ -84,7 +84,7 @@ def cluster_draws(values_N: Floats, clusters_N: Sequence[str], samples: int, see
     """
     kinds, counts = np.unique(np.stack(cluster_sums(values_N, clusters_N)), axis=1, return_counts=True)
     rng = np.random.default_rng(seed)
-    rows = max(1, _DRAWS_AT_ONCE // len(counts))
+    rows = max(1, DRAWS_AT_ONCE // len(counts))
     parts = []
     for start in range(0, samples, rows):
         drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=min(rows, samples - start))

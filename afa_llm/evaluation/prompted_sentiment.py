@@ -143,10 +143,15 @@ def item_records(
 
 def score_items(items: Sequence[ItemRecord], calibration: str, classes: int, confidence: float = 0.95) -> Scores:
     """Scores of the records under one calibration."""
-    probability_NC = np.array([item.probability[calibration] for item in items]).reshape(len(items), classes)
-    log_prob_NC = np.log(np.maximum(probability_NC, np.exp(LOG_PROB_FLOOR)))
+    log_prob_NC = log_probabilities(items, calibration).reshape(len(items), classes)
     label_N = np.array([item.label for item in items], dtype=np.int64)
     return score(log_prob_NC, label_N, [item.group for item in items], confidence)
+
+
+def log_probabilities(items: Sequence[ItemRecord], calibration: str) -> Floats:
+    """Log-probabilities of the labels [N, C] under one calibration, none below the floor."""
+    probability_NC = np.array([item.probability[calibration] for item in items], dtype=np.float64)
+    return np.log(np.maximum(probability_NC, np.exp(LOG_PROB_FLOOR)))
 
 
 def write_items(path: Path, records: Sequence[ItemRecord]) -> None:

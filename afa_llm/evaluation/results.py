@@ -63,6 +63,10 @@ SCHEMA = {
     "headline[].won": "reviews right under more templates than before",
     "headline[].lost": "reviews right under fewer templates than before",
     "headline[].detectable": "as above, at the size of changes seen",
+    "headline[].ranking.before": "estimate: AUROC averaged over templates, before; ranking is null where all reviews "
+    "have one label, and with one phase",
+    "headline[].ranking.after": "estimate: the same after",
+    "headline[].ranking.difference": "estimate: after − before, paired bootstrap over reviews or pairs",
     "headline[].train_template.template": "the template trained with; null if it was not measured on this data set",
     "headline[].train_template.before": "estimate: accuracy (Wilson)",
     "headline[].train_template.after": "estimate: accuracy (Wilson)",

@@ -1,6 +1,7 @@
 """Says in one plain sentence whether before and after differ by more than noise.
 
 The rule, fixed here: a difference counts where p < 1 − confidence and the interval leaves out 0. All else is noise.
+Beside it stands whether reviews are ranked otherwise (AUROC; its interval leaves out 0), which no threshold touches.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ def verdict(headline: Mapping[str, Any], confidence: float) -> Verdict:
         return _single(name, before, confidence)
     kind = _kind(headline, confidence)
     title, figures = _title(kind, name, difference["value"]), _figures(headline, confidence)
+    ranked = _ranked(kind, headline.get("ranking"), confidence)
     if kind == "unchanged":
-        return Verdict(kind, title, _unchanged(headline), _unchanged(headline))
+        return Verdict(kind, title, _unchanged(headline) + ranked, _unchanged(headline) + ranked)
     detectable = _detectable(kind, headline.get("detectable"))
-    sentence = f"Accuracy went from {figures}. {_judgement(kind)}{detectable}"
-    return Verdict(kind, title, sentence, f"From {figures}.{detectable if kind == 'noise' else ''}")
+    sentence = f"Accuracy went from {figures}. {_judgement(kind)}{detectable}{ranked}"
+    return Verdict(kind, title, sentence, f"From {figures}.{detectable if kind == 'noise' else ''}{ranked}")
 
 
 def nothing(title: str, sentence: str) -> Verdict:
@@ -109,6 +111,34 @@ def _judgement(kind: str) -> str:
     if kind == "noise":
         return "This is within noise: it shows neither a gain nor a loss."
     return f"This is more than noise: the model answers {kind} than before."
+
+
+def _ranked(kind: str, ranking: Mapping[str, Any] | None, confidence: float) -> str:
+    """What AUROC says to the verdict on accuracy."""
+    if not ranking or ranking["difference"].get("low") is None:
+        return ""
+    difference = ranking["difference"]
+    low, high = (_signed(difference[end]) for end in ("low", "high"))
+    figures = (
+        f"AUROC {ranking['before']['value']:.3f} to {ranking['after']['value']:.3f}, {_signed(difference['value'])}, "
+        f"{100 * confidence:g} % interval {low} to {high}"
+    )
+    shown = "" if difference["low"] <= 0 <= difference["high"] else "better" if difference["value"] > 0 else "worse"
+    if kind in ("better", "worse"):
+        if shown == kind:
+            return f" It also ranks the reviews {kind}, whatever the threshold ({figures})."
+        opposite = f" but {shown}" if shown else ""
+        return (
+            f" But it does not rank the reviews {kind}{opposite} ({figures}): the change may be no more than where the "
+            "line between the labels falls."
+        )
+    if shown:
+        return f" Yet it ranks the reviews {shown} than before, whatever the threshold ({figures})."
+    return f" Neither are the reviews ranked otherwise beyond noise ({figures})."
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def _detectable(kind: str, smallest: float | None) -> str:

@@ -43,6 +43,40 @@ def test_sentence_carries_the_numbers() -> None:
     assert "fell by 3.8 points" in verdict(headline(-0.038, -0.055, -0.021, 0.0005), 0.95).title
 
 
+def _ranking(change: float, low: float, high: float) -> dict:
+    before, after = ({"value": value, "low": 0.8, "high": 0.9} for value in (0.85, 0.85 + change))
+    return {"before": before, "after": after, "difference": {"value": change, "low": low, "high": high}}
+
+
+@pytest.mark.parametrize(
+    ("change", "ranking", "said"),
+    [
+        (0.038, (0.02, 0.01, 0.03), "It also ranks the reviews better, whatever the threshold (AUROC 0.850 to 0.870,"),
+        (0.038, (0.002, -0.01, 0.014), "But it does not rank the reviews better (AUROC 0.850 to 0.852, +0.002, 95 %"),
+        (0.038, (-0.02, -0.03, -0.01), "But it does not rank the reviews better but worse (AUROC 0.850 to 0.830"),
+        (-0.038, (-0.02, -0.03, -0.01), "It also ranks the reviews worse"),
+        (-0.038, (0.002, -0.01, 0.014), "the change may be no more than where the line between the labels falls."),
+        (0.0, (-0.02, -0.03, -0.01), "Yet it ranks the reviews worse than before, whatever the threshold"),
+        (0.0, (0.002, -0.01, 0.014), "Neither are the reviews ranked otherwise beyond noise (AUROC 0.850 to 0.852"),
+        (0.0, (0.002, -0.01, 0.014), "interval −0.010 to +0.014)"),
+    ],
+)
+def test_what_no_threshold_touches_stands_beside_it(change: float, ranking: tuple, said: str) -> None:
+    found = verdict(headline(change, change - 0.01, change + 0.01, 0.0005, ranking=_ranking(*ranking)), 0.95)
+    assert said in found.sentence
+    assert said in found.brief
+    assert said.removesuffix(".") not in verdict(headline(change, change - 0.01, change + 0.01, 0.0005), 0.95).sentence
+
+
+def test_unchanged_answers_may_be_ranked_otherwise() -> None:
+    entry = headline(0.0, 0.0, 0.0, 1.0, won=0, lost=0, ranking=_ranking(0.02, 0.01, 0.03))
+    assert "Yet it ranks the reviews better than before" in verdict(entry, 0.95).sentence
+
+
+def test_one_label_has_no_ranking_to_speak_of() -> None:
+    assert "AUROC" not in verdict(headline(0.038, 0.021, 0.055, 0.0005, ranking=None), 0.95).sentence
+
+
 def test_a_level_other_than_95_percent_moves_the_line() -> None:
     entry = headline(0.02, 0.004, 0.036, 0.03)
     assert verdict(entry, 0.95).kind == "better"
