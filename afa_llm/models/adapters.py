@@ -18,7 +18,7 @@ from afa_llm.models import attention_capture
 from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
 from afa_llm.models.compute_type import torch_dtype
 from afa_llm.models.kernels import choose_kernels
-from afa_llm.models.load_failures import check_complete, first_reason, refuse_pickled_shards, unloadable
+from afa_llm.models.load_failures import check_complete, first_reason, refuse_half, refuse_pickled_shards, unloadable
 
 
 def model_location(path: str) -> str:
@@ -46,7 +46,7 @@ def load_tokenizer(settings: Model) -> Any:
 def load_base(settings: Model, device: torch.device) -> nn.Module:
     """The decoder with frozen weights on `device`, safetensors only, no remote code or LayerDrop, attention rows ready.
 
-    Raises AfaError: not found, no safetensors, remote code wanted, no causal LM, kernels missing, weights missing or of
+    Raises AfaError: not found, no safetensors, remote code wanted, no decoder, kernels missing, weights missing or of
     another shape than config.json says (transformers would draw the missing ones at random).
     """
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -59,6 +59,7 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
         family = f"model type {config.model_type}"
+        refuse_half(config, settings.path)
         _keep_all_layers(config.get_text_config())
         refuse_pickled_shards(where, settings.revision, settings.path, getattr(config, "transformers_weights", None))
         eager = settings.attention == "eager" or attention_capture.needs_eager(config.get_text_config())

@@ -45,6 +45,13 @@ def _is_gguf(path: str) -> bool:
     return path.endswith(".gguf") and os.path.exists(path)
 
 
+def refuse_half(config: Any, path: str) -> None:
+    """Raises AfaError for an encoder-decoder: transformers would load its decoder alone, which has nothing to attend to
+    and answers, wrongly."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise AfaError(f"model.path = {path}: model type {config.model_type} is an encoder-decoder; {DECODERS}")
+
+
 def refuse_pickled_shards(where: str, revision: str | None, path: str, index: str | None) -> None:
     """Raises AfaError where an index of safetensors names files of another kind: transformers would unpickle them.
 

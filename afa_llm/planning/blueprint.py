@@ -18,7 +18,7 @@ from afa_llm.models import attention_capture
 from afa_llm.models.adapters import model_location, quantization
 from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
 from afa_llm.models.compute_type import torch_dtype
-from afa_llm.models.load_failures import unloadable
+from afa_llm.models.load_failures import refuse_half, unloadable
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def blueprint(settings: Model) -> Blueprint:
     try:
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
         family = f"model type {config.model_type}"
+        refuse_half(config, settings.path)
         stored = config.dtype if isinstance(config.dtype, torch.dtype) else dtype
         eager = settings.attention == "eager" or attention_capture.needs_eager(config.get_text_config())
         with torch.device("meta"):
@@ -49,6 +50,8 @@ def blueprint(settings: Model) -> Blueprint:
             )
         file_bytes = _bytes_of_files(Path(where)) or stored.itemsize * sum(p.numel() for p in model.parameters())
         _quantize(model, settings, dtype)
+    except AfaError:
+        raise
     except Exception as error:  # a broken config breaks in any way, as in load_base
         raise AfaError(unloadable(settings.path, "model", error, family)) from error
     model.requires_grad_(False)

@@ -26,14 +26,14 @@ def test_what_does_not_fit_is_told_with_a_setting_and_exit_code_2(afa: Callable,
 @pytest.mark.slow
 def test_wrong_uses(afa: Callable, tmp_path: Path) -> None:
     (tmp_path / "encoder").mkdir()
-    (tmp_path / "encoder" / "config.json").write_text('{"model_type": "t5"}')
+    (tmp_path / "encoder" / "config.json").write_text('{"model_type": "vit"}')
     for arguments, words in (
         (["--ranks", "2"], "--ranks 2: the plain engine is a single process"),
         (["--ranks", "0"], "0: a whole number from 1"),
         (["--ranks-per-node", "2"], "--ranks-per-node 2: more than all ranks"),
         (["--gpu-memory", "nan"], "nan: GiB are a number from 0"),
         (["model.path=./none"], "./none: no such folder"),
-        (["model.path=encoder"], "is no causal language model"),
+        (["model.path=encoder"], "model type vit is no causal language model"),
     ):
         done = afa("plan", *arguments)
         assert done.returncode == 2

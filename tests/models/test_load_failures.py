@@ -135,7 +135,8 @@ def test_tied_output_weights_are_not_missing(tmp_path: Path) -> None:
     [
         ({"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}}, "never does"),
         ({"model_type": "unheard_of"}, "unheard_of"),
-        ({"model_type": "t5"}, "model type t5 is no causal language model"),
+        ({"model_type": "vit"}, "model type vit is no causal language model"),
+        ({"model_type": "bart"}, "model type bart is an encoder-decoder; choose a decoder family"),
         ({"hidden_size": "wide"}, "hidden_size"),
         ({"num_attention_heads": 0}, "ZeroDivisionError"),
     ],

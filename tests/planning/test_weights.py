@@ -11,6 +11,7 @@ from loaded import loaded_bytes, save_random_llama
 
 from afa_llm.config import Config
 from afa_llm.config_running import Lora, Model, Training
+from afa_llm.errors import AfaError
 from afa_llm.models.adapters import attach_lora, load_base
 from afa_llm.planning.blueprint import blueprint
 from afa_llm.planning.layout import Layout, adapter_share, gradient_share, moment_share
@@ -78,3 +79,9 @@ def test_nothing_is_read_but_the_configuration(untied: Path, tmp_path: Path) -> 
 
 def test_the_defaults_are_a_configuration() -> None:
     assert base_weights(blueprint(Config().model).model).largest_tensor > 0
+
+
+def test_an_encoder_decoder_is_refused_before_its_weights_are_there(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bart"}')
+    with pytest.raises(AfaError, match="model type bart is an encoder-decoder; choose a decoder family"):
+        blueprint(Model(path=str(tmp_path)))
