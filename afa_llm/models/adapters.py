@@ -109,7 +109,7 @@ def attach_lora(model: nn.Module, settings: Lora, *, seed: int, gradient_checkpo
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft divides it by the rank, a float is fine
         lora_dropout=settings.dropout,
         target_modules=_targets(model, settings),
-        exclude_modules=[name for name, module in model.named_modules() if _is_router(module)] or None,
+        exclude_modules=_excluded(model) or None,
         task_type="CAUSAL_LM",
     )
     if gradient_checkpointing:
@@ -149,10 +149,29 @@ def _targets(model: nn.Module, settings: Lora) -> str | list[str]:
 
 
 def _linear_modules(model: nn.Module) -> list[str]:
+    excluded = set(_excluded(model))
+    return [name for name in _all_linear(model) if name not in excluded]
+
+
+def _all_linear(model: nn.Module) -> list[str]:
     from transformers.pytorch_utils import Conv1D
 
-    found = (name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
-    return [name for name in found if not _is_router(model.get_submodule(name))]
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+
+
+def _excluded(model: nn.Module) -> list[str]:
+    """Linear modules that take no adapter: routers, and what no prompt passes through (the vision tower of Gemma 3),
+    where it would be kept, saved and served, and never learn."""
+    text = _text_parts(model)
+    return [n for n in _all_linear(model) if _is_router(model.get_submodule(n)) or not f"{n}.".startswith(text)]
+
+
+def _text_parts(model: Any) -> tuple[str, ...]:
+    """What the names of modules that read text begin with: all of a language model, else its decoder and its output."""
+    if model.config.get_text_config() is model.config:
+        return ("",)
+    parts = (model.get_decoder(), model.get_output_embeddings())
+    return tuple(f"{name}." for name, module in model.named_modules() if any(module is part for part in parts))
 
 
 def _is_router(module: nn.Module) -> bool:
