@@ -19,6 +19,7 @@ from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
 from afa_llm.models.compute_type import torch_dtype
 from afa_llm.models.kernels import choose_kernels
 from afa_llm.models.load_failures import check_complete, first_reason, refuse_half, refuse_pickled_shards, unloadable
+from afa_llm.models.text_parts import text_parts
 
 
 def model_location(path: str) -> str:
@@ -162,16 +163,8 @@ def _all_linear(model: nn.Module) -> list[str]:
 def _excluded(model: nn.Module) -> list[str]:
     """Linear modules that take no adapter: routers, and what no prompt passes through (the vision tower of Gemma 3),
     where it would be kept, saved and served, and never learn."""
-    text = _text_parts(model)
+    text = text_parts(model)
     return [n for n in _all_linear(model) if _is_router(model.get_submodule(n)) or not f"{n}.".startswith(text)]
-
-
-def _text_parts(model: Any) -> tuple[str, ...]:
-    """What the names of modules that read text begin with: all of a language model, else its decoder and its output."""
-    if model.config.get_text_config() is model.config:
-        return ("",)
-    parts = (model.get_decoder(), model.get_output_embeddings())
-    return tuple(f"{name}." for name, module in model.named_modules() if any(module is part for part in parts))
 
 
 def _is_router(module: nn.Module) -> bool:

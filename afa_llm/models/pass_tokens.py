@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from afa_llm.models.text_parts import text_parts
+
 
 @dataclass
 class PassTokens:
@@ -48,10 +50,11 @@ def pass_weights(model: nn.Module) -> PassWeights:
 
     In a mixture of experts all experts' linear layers count, though a token passes few of them.
     """
-    output_layer = model.get_output_embeddings()  # type: ignore[operator]
+    output_layer, text = model.get_output_embeddings(), text_parts(model)  # type: ignore[operator]
     base = adapter = 0
     for name, module in model.named_modules():
-        size = 0 if module is output_layer or hasattr(module, "base_layer") else _size(module)
+        passed = module is not output_layer and not hasattr(module, "base_layer") and f"{name}.".startswith(text)
+        size = _size(module) if passed else 0
         if ".lora_" in name:
             adapter += size
         elif not name.endswith("lm_head.base_layer"):

@@ -16,11 +16,11 @@ from afa_llm.records import AnswerWords
 ANSWERS = AnswerWords(("negative", "positive"), ((5,), (6,)))
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
 def test_flops_are_those_of_the_linear_layers(family: str) -> None:
     model = tiny_model(family)
     depth = model.config.get_text_config().num_hidden_layers
-    target = "all-linear" if family == "llama" else ("c_attn", "c_proj", "c_fc")
+    target = "all-linear" if family != "gpt2" else ("c_attn", "c_proj", "c_fc")
     decoder = Decoder(
         attach_lora(model, Lora(rank=4, target_modules=target), seed=0, gradient_checkpointing=False), (depth - 1,), 0
     )

@@ -29,6 +29,8 @@ COMMON = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+GEMMA3 = {"head_dim": 16, "sliding_window": 7, "query_pre_attn_scalar": 24}
+TOWER = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 GPT2 = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -36,7 +38,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "qwen3": {"head_dim": 16},
     "gemma2": {"head_dim": 16, "sliding_window": 7, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 0.5},
-    "gemma3_text": {"head_dim": 16, "sliding_window": 7, "query_pre_attn_scalar": 24},
+    "gemma3_text": GEMMA3,
+    "gemma3": {  # with the vision tower that its larger models have
+        "text_config": {**COMMON, **GEMMA3},
+        "vision_config": {**TOWER, "image_size": 28, "patch_size": 14},
+        "mm_tokens_per_image": 4,
+    },
     "phi3": {"num_key_value_heads": 4},
     "gpt2": {"scale_attn_by_inverse_layer_idx": True, **GPT2},
     "qwen3_moe": {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
@@ -53,7 +60,7 @@ def tiny_model(family: str, implementation: str | None = None, seed: int = 0, **
     attention_capture.register()
     config = tiny_config(family, **changes)
     if implementation is None:
-        eager = attention_capture.needs_eager(config)
+        eager = attention_capture.needs_eager(config.get_text_config())
         implementation = attention_capture.CAPTURE_EAGER if eager else attention_capture.CAPTURE
     with torch.random.fork_rng():
         torch.manual_seed(seed)
