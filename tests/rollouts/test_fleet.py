@@ -83,6 +83,22 @@ def test_the_other_engine_takes_over_where_one_is_gone(servers: list[FaultyServe
     assert servers[1].prompts.total() == len(REQUESTS)
 
 
+def test_one_dead_engine_fails_a_request_once_not_once_for_each_of_its_threads(servers: list[FaultyServer]) -> None:
+    for _ in range(5):
+        fleet = ready(*servers, limits=replace(QUICK, request_seconds=5, retries=1, requests_at_once=8))
+        fleet.replicas[0].client = EngineClient("http://127.0.0.1:9")  # nobody listens there
+        assert fleet.score(REQUESTS, "", nothing) == right()
+
+
+def test_an_engine_that_is_gone_is_waited_for_once_not_once_by_each_of_its_threads(servers: list[FaultyServer]) -> None:
+    fleet = ready(servers[0], limits=replace(QUICK, request_seconds=1, retries=50, requests_at_once=8))
+    servers[0].close()
+    began = time.monotonic()
+    with pytest.raises(AfaError, match=r"rollouts.addresses: no healthy engine answers"):
+        fleet.score(REQUESTS, "", nothing)
+    assert time.monotonic() - began < 4  # 8 in turn would take 8
+
+
 def test_no_engine_left_is_an_end_with_a_reason(servers: list[FaultyServer]) -> None:
     fleet = ready(servers[0], limits=replace(QUICK, request_seconds=0.3, retries=50))
     servers[0].close()
