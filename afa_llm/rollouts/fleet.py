@@ -26,6 +26,10 @@ class Engines(Protocol):
 
     def score(self, requests: Sequence[ScoreRequest], adapter: str, beat: Beat) -> list[Scores]: ...
 
+    def each(self) -> dict[str, Engines]:
+        """Every engine by itself, by its address: what is asked of one is answered by no other."""
+        ...
+
     def rest(self) -> None:
         """Give memory that is shared with the trainer back until the next question."""
         ...
@@ -73,6 +77,9 @@ class Fleet:
         finally:
             work.end()
         return work.result()
+
+    def each(self) -> dict[str, Engines]:
+        return {replica.client.address: Fleet([replica], self.limits) for replica in self.replicas}
 
     def rest(self) -> None:
         """Servers have memory of their own."""

@@ -21,6 +21,7 @@ import torch
 
 from afa_llm.errors import AfaError
 from afa_llm.rollouts.engine_process import CPU_CACHE, LORA_RANKS, EngineLaunch
+from afa_llm.rollouts.fleet import Engines
 from afa_llm.rollouts.label_scoring import ScoreRequest, Scores, sampling_parameters
 from afa_llm.rollouts.proposals import Continuation, Draw
 from afa_llm.rollouts.replica import Beat
@@ -96,6 +97,10 @@ class LocalEngine:
             for request, output in zip(requests, found, strict=True)
             for entry in [output.outputs[0].logprobs[0]]
         ]
+
+    def each(self) -> dict[str, Engines]:
+        """There is one, without an address."""
+        return {"": self}
 
     def rest(self) -> None:
         """Give the GPU's memory to the trainer until the next question. Raises AfaError."""
