@@ -53,9 +53,10 @@ def assumptions(plan: Plan) -> str:
     views = f", masked views {passes.masked_rows} at once" if passes.masked_rows else ""
     ranks = f"{layout.ranks} rank{'' if layout.ranks == 1 else 's'}"
     zero = f", ZeRO {layout.stage}" if layout.deepspeed else ""
+    engine = f"; {plan.engine}" if plan.engine else ""
     return (
         f"{ranks}{zero}; {passes.rows} reviews of {plan.tokens} tokens in a pass{views}; answers of one token; "
-        f"peak of a step in: {passes.at}"
+        f"peak of a step in: {passes.at}{engine}"
     )
 
 
@@ -71,6 +72,7 @@ def as_json(plan: Plan, found: Sequence[Verdict]) -> str:
         "host": {part.name: part.bytes for part in plan.host},
         "host_node_bytes": plan.host_node_bytes,
         "file_bytes": plan.file_bytes,
+        "engine": plan.engine,
         "verdicts": [asdict(verdict) for verdict in found],
     }
     return json.dumps(content, indent=2)

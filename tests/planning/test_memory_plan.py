@@ -16,7 +16,7 @@ from afa_llm.errors import AfaError
 from afa_llm.planning.fits import Memory, Verdict, verdicts
 from afa_llm.planning.layout import Layout, layout_of, with_offload
 from afa_llm.planning.plan import GIB, Plan, make_plan
-from afa_llm.planning.table import as_json, print_plan, verdict_line
+from afa_llm.planning.table import as_json, assumptions, print_plan, verdict_line
 
 SHARDED = ["training.engine=deepspeed", "training.zero_stage=3"]
 
@@ -91,6 +91,37 @@ def test_masked_views_stand_beside_the_graph_only_where_training_keeps_it(llama:
     assert (parted.passes.rows, parted.passes.masked_rows, parted.passes.at) == (4, 16, "backward")
     assert (plain.passes.masked_rows, plain.passes.at) == (0, "backward")
     assert "adversary" not in parts(plain)
+
+
+def test_views_that_an_engine_answers_are_not_read_here(llama: Path) -> None:
+    sizes = ["data.max_tokens=64", "training.reviews_per_step=8", "evaluation.batch_size=1", "masking.view=delete"]
+    engine = [*sizes, "rollouts.backend=vllm_server"]
+    answers = plan_of(settings(llama, *engine))
+    hidden = plan_of(settings(llama, *engine, "adversary.features=[hidden]"))
+    drop = plan_of(settings(llama, *engine, "reward.source=probability_drop", "adversary.features=[hidden]"))
+    held = plan_of(settings(llama, *engine, "objective.kl_weight=0.1"))
+    assert (answers.passes.masked_rows, answers.passes.at) == (0, "backward")
+    assert hidden.passes == plan_of(settings(llama, *sizes)).passes
+    assert drop.passes == answers.passes
+    assert held.passes.masked_rows == 8
+    assert "vLLM's memory is not counted" in assumptions(answers)
+    assert "vLLM" not in assumptions(plan_of(settings(llama, *sizes)))
+    assert "vLLM" not in assumptions(plan_of(settings(llama, *engine, "rollouts.addresses=[http://10.0.0.1:80]")))
+
+
+def test_an_engine_in_the_process_takes_its_share_of_the_gpu_while_it_answers(llama: Path) -> None:
+    """It has given it back when the step's backward comes."""
+    config = settings(llama, "data.max_tokens=64", "masking.view=delete", "rollouts.backend=vllm_local")
+    layout = layout_of(config, 1, 1, on_gpu=True)
+    free = make_plan(config, layout, on_gpu=True)
+    plan = make_plan(config, layout, on_gpu=True, gpu=10.0)
+    names = [part.name for part in plan.phases]
+    assert names == [*(part.name for part in free.phases), "vLLM answers beside it"]
+    answering, training = plan.phases[-1].bytes, plan.phases[-2].bytes
+    assert training - plan.passes.training == answering - plan.passes.looking - 4 * GIB  # of 10, by memory_share = 0.4
+    assert plan.peak.name == "vLLM answers beside it" and free.peak.bytes < plan.peak.bytes - 3 * GIB
+    assert "not counted" in assumptions(free) and "rollouts.memory_share" in assumptions(plan)
+    assert make_plan(config, layout, on_gpu=False).phases == make_plan(config, layout, on_gpu=False, gpu=10.0).phases
 
 
 def test_an_8_bit_base_is_not_sharded(llama: Path) -> None:
