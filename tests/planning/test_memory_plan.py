@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from loaded import LLAMA_7B, LLAMA_70B, save_random_llama, save_shape
@@ -13,7 +15,7 @@ from rich.console import Console
 from afa_llm.config import Config
 from afa_llm.config_loading import load_config
 from afa_llm.errors import AfaError
-from afa_llm.planning.fits import Memory, Verdict, verdicts
+from afa_llm.planning.fits import Memory, Verdict, mend_of, verdicts
 from afa_llm.planning.layout import Layout, layout_of, with_offload
 from afa_llm.planning.plan import GIB, Plan, make_plan
 from afa_llm.planning.table import as_json, assumptions, print_plan, verdict_line
@@ -159,6 +161,22 @@ def test_settings_together_where_none_alone_is_enough(llama: Path) -> None:
     limit = plan_of(both).peak.bytes / GIB + 1e-5
     (found,) = judged(config, Memory(gpu=limit))
     assert found.mend.startswith("set model.gradient_checkpointing=true model.quantization=nf4 (then ")
+
+
+@pytest.mark.parametrize(
+    "refused", [["masking.view=infill"], ["model.quantization=nf4", "model.quant_storage=uint8"]], ids=["view", "type"]
+)
+def test_no_setting_is_proposed_that_a_run_is_refused_with(refused: list[str]) -> None:
+    """Only ZeRO 3 would fit, alone or with others."""
+    overrides = ["training.engine=deepspeed", "training.zero_stage=2"]
+
+    def planner(planned: Config, offload: bool) -> Any:
+        peak = SimpleNamespace(bytes=GIB if planned.training.zero_stage == 3 else 9 * GIB)
+        return SimpleNamespace(peak=peak, layout=Layout(2, 2, 2, deepspeed=True))
+
+    allowed, other = (load_config(None, [*overrides, *more]) for more in ([], refused))
+    assert mend_of(allowed, planner(allowed, False), Memory(gpu=2.0), planner).startswith("set training.zero_stage=3 ")
+    assert "no setting makes it fit" in mend_of(other, planner(other, False), Memory(gpu=2.0), planner)
 
 
 def test_too_many_ranks_for_a_node(llama: Path) -> None:
