@@ -151,7 +151,7 @@ def _need(plan: Plan, memory: Memory) -> float:
 
 
 def _fewer_ranks(plan: Plan, host: float) -> str:
-    ranks = int(host * GIB // plan.host_rank_bytes)
-    if ranks:
+    ranks = int((host * GIB - plan.unpacking) // plan.host_rank_bytes)
+    if ranks > 0:
         return f"start at most {ranks} rank{'' if ranks == 1 else 's'} on a node"
     return "one rank alone is too much: leave the optimizer and the parameters on the GPU, or take more memory"

@@ -31,6 +31,8 @@ def print_plan(plan: Plan, found: Sequence[Verdict], console: Console) -> None:
     ranks = plan.layout.ranks_per_node
     table.add_row(Text("each rank, in host memory"), "", style="bold")
     _add(table, plan.host)
+    if plan.unpacking:
+        table.add_row("unpacking the base for vLLM, once a node", _gib(plan.unpacking))
     table.add_row(
         f"peak of a node of {ranks} rank{'' if ranks == 1 else 's'}", _gib(plan.host_node_bytes), style="bold"
     )
@@ -73,6 +75,7 @@ def as_json(plan: Plan, found: Sequence[Verdict]) -> str:
         "host_node_bytes": plan.host_node_bytes,
         "file_bytes": plan.file_bytes,
         "engine": plan.engine,
+        "unpacking": plan.unpacking,
         "verdicts": [asdict(verdict) for verdict in found],
     }
     return json.dumps(content, indent=2)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from loaded import LLAMA_7B, LLAMA_70B, save_random_llama, save_shape
 from rich.console import Console
+from transformers import LlamaForCausalLM
 
 from afa_llm.config import Config
 from afa_llm.config_loading import load_config
@@ -124,6 +125,16 @@ def test_an_engine_in_the_process_takes_its_share_of_the_gpu_while_it_answers(ll
     assert plan.peak.name == "vLLM answers beside it" and free.peak.bytes < plan.peak.bytes - 3 * GIB
     assert "not counted" in assumptions(free) and "rollouts.memory_share" in assumptions(plan)
     assert make_plan(config, layout, on_gpu=False).phases == make_plan(config, layout, on_gpu=False, gpu=10.0).phases
+
+
+def test_a_base_that_is_unpacked_for_an_engine_is_whole_in_host_memory_once_a_node(llama: Path) -> None:
+    engine = ["data.max_tokens=32", "masking.view=delete", "rollouts.backend=vllm_server", "training.engine=deepspeed"]
+    packed, unpacked = (plan_of(settings(llama, *engine, *more), 2) for more in ([], ["rollouts.serve=dequantised"]))
+    weights = sum(p.numel() for p in LlamaForCausalLM.from_pretrained(llama).parameters())
+    twice = 2 * 2 * weights  # in bfloat16
+    assert packed.unpacking == 0 and unpacked.unpacking == pytest.approx(twice, rel=0.01)  # a file has a header
+    assert unpacked.host_node_bytes == packed.host_node_bytes + unpacked.unpacking
+    assert unpacked.host == packed.host
 
 
 def test_an_8_bit_base_is_not_sharded(llama: Path) -> None:
