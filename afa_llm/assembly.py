@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from afa_llm.config import Config
 from afa_llm.data.vocabulary import load_vocabulary
-from afa_llm.engine_assembly import build_service
+from afa_llm.engine_assembly import asks_engine, asks_in_rounds, build_service
 from afa_llm.material import Material
 from afa_llm.models.adapters import attach_lora, load_adapter, load_base
 from afa_llm.models.decoder import Decoder, choose_layers
@@ -91,7 +91,7 @@ def build_infiller(
     settings = config.masking.infill
     vocabulary = load_vocabulary(material.tokenizer)
     # Other words may have more tokens than those they stand in for.
-    room = room_for_prompts(config.model, [material.answers])
+    room = room_for_prompts(config.model, [material.answers], engine=service is not None)
     return Infiller(
         proposer,
         vocabulary,
@@ -110,23 +110,19 @@ def engines(
 
     `engine`: the trainer's; None where nothing is trained.
     """
-    if not (config.evaluation.through_engine or (engine is not None and asks_in_rounds(config))):
+    if not asks_engine(config, training=engine is not None):
         yield None
         return
     prompts = material.train_prompts or [p for sets in material.prompt_sets.values() for p in sets[0].prompts]
     count = config.rollouts.probe_prompts
     probe = [prompts[index].token_ids for index in range(0, len(prompts), max(1, len(prompts) // count))][:count]
-    service = build_service(config, decoder, engine, world, folder, material.answers, probe, world.tell)
+    longest = max(len(ids) for builder in material.builders.values() for ids in builder.answer_words.token_ids)
+    service = build_service(config, decoder, engine, world, folder, material.answers, longest, probe, world.tell)
     try:
         yield service
     finally:
         if service:
             service.close()
-
-
-def asks_in_rounds(config: Config) -> bool:
-    """Whether rounds of training ask an engine."""
-    return config.rollouts.backend != "transformers" and config.objective.policy_gradient_weight > 0
 
 
 def build_generator(config: Config, service: EngineService | None) -> AskableGenerator | None:

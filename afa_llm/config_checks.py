@@ -251,7 +251,8 @@ def _is_address(text: str) -> bool:
     """Whether it names a host, and a port or none; an engine's paths begin at its root."""
     try:
         place = urlsplit(text)
-        named = bool(place.hostname) and place.port != 0  # reading a port that is none raises
+        # What is no port raises, and so does a part of a name that is empty or too long for one.
+        named = bool((place.hostname or "").encode("idna")) and place.port != 0
     except ValueError:
         return False
     bare = place.path in ("", "/") and not (place.query or place.fragment or "@" in place.netloc)

@@ -117,7 +117,9 @@ class Rollouts(Section):
     prefix_caching: bool = Field(
         True, description="keep what prompts begin with in the engine; the answers are the same"
     )
-    addresses: tuple[str, ...] = Field((), description="engines that run already, http://host:port; empty: ours")
+    addresses: tuple[str, ...] = Field(
+        (), description="vLLM 0.32 servers that run already, http://host:port; empty: ours"
+    )
     token_variable: str | None = Field(
         "AFA_ENGINE_TOKEN", description="environment variable with the token of engines at addresses; null: no token"
     )

@@ -51,6 +51,16 @@ def check_engine(settings: Rollouts) -> None:
         )
 
 
+def asks_in_rounds(config: Config) -> bool:
+    """Whether rounds of training ask an engine."""
+    return config.rollouts.backend != "transformers" and config.objective.policy_gradient_weight > 0
+
+
+def asks_engine(config: Config, *, training: bool) -> bool:
+    """Whether a job asks an engine anything."""
+    return config.evaluation.through_engine or (training and asks_in_rounds(config))
+
+
 def build_service(
     config: Config,
     decoder: Decoder,
@@ -58,11 +68,13 @@ def build_service(
     world: World,
     folder: Path,
     answers: AnswerWords,
+    longest_answer: int,
     probe: Sequence[Sequence[int]],
     tell: Tell,
 ) -> EngineService | None:
     """The engines of `rollouts`, running and compared with this decoder on the base; None without such a backend.
 
+    `answers`: those to the probe. `longest_answer`: tokens of the longest that will be asked about, whatever template.
     `engine`: the trainer's, which may hold the adapter in parts. Every rank calls it; raises AfaError on all of them.
     """
     settings = config.rollouts
@@ -72,7 +84,7 @@ def build_service(
     fleet, error = None, None
     if world.rank in holders:
         try:
-            fleet = _engines(config, decoder, folder, answers, tell)
+            fleet = _engines(config, decoder, folder, longest_answer, tell)
         except AfaError as failure:
             error = failure
         except OSError as failure:  # of the folder for logs
@@ -100,10 +112,10 @@ def build_service(
     return service
 
 
-def _engines(config: Config, decoder: Decoder, folder: Path, answers: AnswerWords, tell: Tell) -> Engines:
+def _engines(config: Config, decoder: Decoder, folder: Path, longest_answer: int, tell: Tell) -> Engines:
     settings = config.rollouts
     if settings.backend == "vllm_local":
-        return LocalEngine(_launch(config, decoder, folder, answers, 0), settings.memory_share)
+        return LocalEngine(_launch(config, decoder, folder, longest_answer, 0), settings.memory_share)
     limits = Limits(
         start_seconds=settings.start_seconds,
         request_seconds=settings.request_seconds,
@@ -118,13 +130,15 @@ def _engines(config: Config, decoder: Decoder, folder: Path, answers: AnswerWord
     logs = folder / "engine"
     logs.mkdir(parents=True, exist_ok=True)
     processes = [
-        EngineProcess(_launch(config, decoder, folder, answers, index), logs / f"{socket.gethostname()}_{index}.log")
+        EngineProcess(
+            _launch(config, decoder, folder, longest_answer, index), logs / f"{socket.gethostname()}_{index}.log"
+        )
         for index in range(settings.replicas)
     ]
     return Fleet([Replica(EngineClient(""), process, limits, tell) for process in processes], limits)
 
 
-def _launch(config: Config, decoder: Decoder, folder: Path, answers: AnswerWords, index: int) -> EngineLaunch:
+def _launch(config: Config, decoder: Decoder, folder: Path, longest_answer: int, index: int) -> EngineLaunch:
     settings, model = config.rollouts, config.model
     where, revision = model_location(model.path), model.revision
     if settings.serve == "dequantised":
@@ -132,7 +146,7 @@ def _launch(config: Config, decoder: Decoder, folder: Path, answers: AnswerWords
         save_dequantised(model, served)
         where, revision = str(served), None
     room = int(getattr(decoder.model.config.get_text_config(), "max_position_embeddings", 0))  # type: ignore
-    wanted = config.data.max_tokens + max(len(ids) for ids in answers.token_ids) + 1
+    wanted = config.data.max_tokens + longest_answer + 1
     adapter: Any = decoder.model.peft_config["default"]  # type: ignore[index]
     return EngineLaunch(
         python=settings.vllm_python or sys.executable,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import sys
@@ -31,6 +32,26 @@ def test_without_vllm_the_gain_and_the_way_out_are_told_before_anything_is_loade
         AfaError, match=r"python has no vLLM, which would .*pip install .*rollouts.backend=transformers"
     ):
         prepare(config)
+
+
+def test_a_prompt_that_leaves_an_engine_no_place_for_its_token_is_told_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pocket model reads 1024 tokens; vLLM refuses a prompt of 1024, in the middle of a run."""
+    rows = "".join(json.dumps({"text": "good film " * 2000, "label": label}) + "\n" for label in ("1", "0"))
+    (tmp_path / "long.jsonl").write_text(rows)
+    monkeypatch.setattr(engine_assembly, "_has_vllm", lambda _: True)
+    long = [
+        f"data.train.path={tmp_path}/long.jsonl",
+        "data.labels={negative: [0], positive: [1]}",
+        "data.too_long=truncate",
+    ]
+    long += ["data.max_tokens=1024", *ENGINE]
+    with pytest.raises(AfaError, match=r"a prompt of 1024 tokens, .* can read 1023 beside .*set data.max_tokens=1023"):
+        prepare(load_config(None, long))
+    prepare(load_config(None, [*long, "data.max_tokens=1023"]))
+    prepare(load_config(None, [*long, "rollouts.backend=transformers"]))
+    prepare(load_config(None, long), training=False)  # nothing is asked
 
 
 def test_an_interpreter_is_asked_whether_it_has_vllm(tmp_path: Path) -> None:

@@ -30,22 +30,25 @@ def count_in_config(settings: Model, name: str) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def room_for_prompts(settings: Model, answers: Iterable[AnswerWords]) -> int | None:
+def room_for_prompts(settings: Model, answers: Iterable[AnswerWords], *, engine: bool = False) -> int | None:
     """The longest prompt in tokens that leaves room for every answer; None where config.json sets no limit.
 
-    Raises AfaError without one.
+    `engine`: and for the one token that vLLM cannot be kept from adding. Raises AfaError without config.json.
     """
     most = most_positions(settings)
     beside = max(len(ids) for words in answers for ids in words.token_ids) - 1  # the last answer token is never read
-    return None if most is None else most - beside
+    return None if most is None else most - beside - engine
 
 
-def check_positions(settings: Model, prompts: Iterable[Prompt], answers: Sequence[AnswerWords]) -> None:
+def check_positions(
+    settings: Model, prompts: Iterable[Prompt], answers: Sequence[AnswerWords], *, engine: bool = False
+) -> None:
     """Raises AfaError where a prompt with its answer, or an answer alone, is longer than the model can read.
 
-    A table of positions would be read past its end (GPT-2), rotary ones answer noise beyond what they were trained for.
+    A table of positions would be read past its end (GPT-2), rotary ones answer noise beyond what they were trained for,
+    an engine (`engine`: prompts go to one) refuses.
     """
-    room = room_for_prompts(settings, answers)
+    room = room_for_prompts(settings, answers, engine=engine)
     longest = max(prompts, key=lambda prompt: len(prompt.token_ids), default=None)
     if room is None or longest is None:
         return
@@ -54,11 +57,12 @@ def check_positions(settings: Model, prompts: Iterable[Prompt], answers: Sequenc
         label, ids = max(every, key=lambda pair: len(pair[1]))
         raise AfaError(
             f"the answer of label {label!r} has {len(ids)} tokens, model.path = {settings.path} can read "
-            f"{len(ids) - 1 + room}: that leaves no room for a review; set a shorter answer in prompts.file"
+            f"{len(ids) - 1 + engine + room}: that leaves no room for a review; set a shorter answer in prompts.file"
         )
     if len(longest.token_ids) > room:
+        beside = "the answer and the token that an engine adds" if engine else "the answer"
         raise AfaError(
             f"{longest.example.example_id}: a prompt of {len(longest.token_ids)} tokens, model.path = {settings.path} "
-            f"can read {room} beside the answer; set data.max_tokens={room} (longer reviews are then set aside, or cut "
+            f"can read {room} beside {beside}; set data.max_tokens={room} (longer reviews are then set aside, or cut "
             "with data.too_long=truncate)"
         )

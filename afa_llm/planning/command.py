@@ -23,7 +23,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
     def planner(planned: Config, offload: bool) -> Plan:
         layout = layout_of(planned, options.ranks, ranks_per_node, on_gpu=memory.on_gpu)
-        return make_plan(planned, with_offload(layout) if offload else layout, on_gpu=memory.on_gpu)
+        return make_plan(planned, with_offload(layout) if offload else layout, on_gpu=memory.on_gpu, gpu=memory.gpu)
 
     with Console(stderr=True).status("planning …"):
         plan = planner(config, False)

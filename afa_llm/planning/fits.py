@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from afa_llm.config import Config
+from afa_llm.config_checks import contradictions
 from afa_llm.planning.layout import Layout
 from afa_llm.planning.plan import GIB, Plan
 
@@ -78,12 +79,12 @@ def mend_of(config: Config, plan: Plan, memory: Memory, planner: Planner) -> str
     """The first single change that fits, in the order of `KINDS`; else changes together; else what is left to do."""
     layout = plan.layout
     for kind in KINDS:
-        for change in kind(Change((), config, False), layout):
+        for change in _allowed(kind(Change((), config, False), layout)):
             if told := _told_if_fits(change, memory, planner):
                 return told
     so_far = Change((), config, False)
     for kind in KINDS[1:]:
-        for change in kind(so_far, layout)[-1:]:
+        for change in _allowed(kind(so_far, layout))[-1:]:
             so_far = change
             smaller = _smaller_batches(so_far, layout)
             if smaller and not _told_if_fits(smaller[-1], memory, planner):
@@ -92,6 +93,11 @@ def mend_of(config: Config, plan: Plan, memory: Memory, planner: Planner) -> str
                 if told := _told_if_fits(candidate, memory, planner):
                     return told
     return "no setting makes it fit: take a smaller model, a shorter data.max_tokens, or more memory"
+
+
+def _allowed(changes: list[Change]) -> list[Change]:
+    """Without those that a run would be refused with, such as ZeRO 3 beside masking.view=infill."""
+    return [change for change in changes if not contradictions(change.config)]
 
 
 def _told_if_fits(change: Change, memory: Memory, planner: Planner) -> str:
@@ -145,7 +151,7 @@ def _need(plan: Plan, memory: Memory) -> float:
 
 
 def _fewer_ranks(plan: Plan, host: float) -> str:
-    ranks = int(host * GIB // plan.host_rank_bytes)
-    if ranks:
+    ranks = int((host * GIB - plan.unpacking) // plan.host_rank_bytes)
+    if ranks > 0:
         return f"start at most {ranks} rank{'' if ranks == 1 else 's'} on a node"
     return "one rank alone is too much: leave the optimizer and the parameters on the GPU, or take more memory"

@@ -38,6 +38,7 @@ CUDA_ON_HOST, CUDA_ON_DEVICE = 2 * GIB, GIB
 """Assumed, not measured: what CUDA, NCCL and their kernels take of a rank's host memory, and of its GPU."""
 FRAGMENTATION = 0.05
 """Assumed, not measured: share of the device memory that PyTorch's allocator cannot use."""
+SHARED, BESIDE = "vLLM's share is rollouts.memory_share of the GPU", "vLLM's memory is not counted"
 READERS = 4
 """Threads with which transformers reads unquantised weights, one tensor each."""
 
@@ -52,7 +53,8 @@ class Part:
 class Plan:
     """Bytes. `device`: parts of a rank at its peak in training. `phases`: peak of a rank's device by phase, without
     `reserve`. `host`: parts of one rank's host memory. `file_bytes`: in the page cache once a node, given back when
-    memory is short. `on_gpu` is False where the device is the host itself."""
+    memory is short. `on_gpu` is False where the device is the host itself. `engine`: what is to be said of vLLM's
+    memory, empty without vLLM. `unpacking`: host memory in which the base is unpacked for it, once a node."""
 
     layout: Layout
     passes: RoundPasses
@@ -63,6 +65,8 @@ class Plan:
     reserve: int
     host: tuple[Part, ...]
     file_bytes: int
+    engine: str = ""
+    unpacking: int = 0
 
     @property
     def peak(self) -> Part:
@@ -77,11 +81,14 @@ class Plan:
     @property
     def host_node_bytes(self) -> int:
         """Peak of a node's host memory, without the page cache."""
-        return self.layout.ranks_per_node * self.host_rank_bytes
+        return self.layout.ranks_per_node * self.host_rank_bytes + self.unpacking
 
 
-def make_plan(config: Config, layout: Layout, *, on_gpu: bool) -> Plan:
-    """Raises AfaError where the model's configuration cannot be read or its passes cannot be planned."""
+def make_plan(config: Config, layout: Layout, *, on_gpu: bool, gpu: float | None = None) -> Plan:
+    """`gpu`: GiB of one GPU, of which vLLM in this process takes its share.
+
+    Raises AfaError where the model's configuration cannot be read or its passes cannot be planned.
+    """
     settled = choose_dtype(config.model, native=on_gpu or has_bfloat16(torch.device("cpu")))
     config = config.model_copy(update={"model": settled})
     found = blueprint(config.model)
@@ -101,11 +108,15 @@ def make_plan(config: Config, layout: Layout, *, on_gpu: bool) -> Plan:
         "adversary": Share(adversary_bytes(config, hidden, layout)),
     }
     static = sum(share.device for share in shares.values())
-    phases = (
+    phases = [
         Part("loading", _loading(config, base)),
         Part("measuring", static - (bucket_bytes(layout) if layout.stage < 3 else 0) + passes.measuring),
         Part("training", static + passes.training),
-    )
+    ]
+    engine = _engine(config, on_gpu=on_gpu, known=bool(gpu))
+    if engine == SHARED and gpu:
+        asked = int(config.rollouts.memory_share * gpu * GIB)
+        phases.append(Part("vLLM answers beside it", static + passes.looking + asked))
     device = [Part(name, share.device) for name, share in shares.items()]
     device += [Part("activations for backward", passes.kept), Part("working memory", passes.training - passes.kept)]
     peak = max(phase.bytes for phase in phases)
@@ -124,11 +135,22 @@ def make_plan(config: Config, layout: Layout, *, on_gpu: bool) -> Plan:
         tokens=config.data.max_tokens,
         on_gpu=on_gpu,
         device=tuple(part for part in device if part.bytes),
-        phases=phases,
+        phases=tuple(phases),
         reserve=CUDA_ON_DEVICE + int(FRAGMENTATION * peak) if on_gpu else 0,
         host=tuple(part for part in host if part.bytes),
         file_bytes=found.file_bytes,
+        engine=engine,
+        unpacking=_unpacking(config, found) if engine else 0,
     )
+
+
+def _engine(config: Config, *, on_gpu: bool, known: bool) -> str:
+    """Where the memory of a vLLM engine of ours is counted, empty where there is none. `known`: the GPU's size."""
+    rollouts = config.rollouts
+    asks = config.objective.policy_gradient_weight > 0 or config.evaluation.through_engine
+    if rollouts.backend == "transformers" or rollouts.addresses or not asks:
+        return ""
+    return SHARED if rollouts.backend == "vllm_local" and on_gpu and known else BESIDE
 
 
 def _loading(config: Config, base: BaseWeights) -> int:
@@ -144,6 +166,14 @@ def _reading(config: Config, found: Blueprint, base: BaseWeights, on_gpu: bool) 
     same_type = found.file_dtype == getattr(torch, config.model.dtype)
     at_once = 1 if config.model.quantization != "none" else READERS
     return at_once * base.largest_tensor * max(_width(config), 0 if same_type else found.file_dtype.itemsize)
+
+
+def _unpacking(config: Config, found: Blueprint) -> int:
+    """The whole base, and once more while it is written (models/served_base.py). Measured on a processor: a Llama of
+    656 MiB instead of one of 336 takes 603 MiB more, 1.9 times the difference."""
+    if config.rollouts.serve != "dequantised":
+        return 0
+    return 2 * (found.file_bytes // found.file_dtype.itemsize * _width(config))
 
 
 def _width(config: Config) -> int:

@@ -1,7 +1,8 @@
 """What the passes of a round take beside weights: the clean pass with its graph, the masked views, the measurements.
 
 Follows training/adversarial_round.py and looking.py: with one micro-batch, without dropout and below ZeRO 3 the masked
-views are read while the clean pass's graph is kept; else the clean pass is read twice.
+views are read while the clean pass's graph is kept; else the clean pass is read twice. Where an engine answers, views
+are read here only for what answers do not tell.
 
 Legend: L captured layers, H heads, T tokens, K masks per review.
 """
@@ -27,11 +28,13 @@ from afa_llm.planning.weights import FLOAT32
 @dataclass(frozen=True)
 class RoundPasses:
     """Bytes on the device. `kept`: activations of a micro-batch for its backward. `training`, `measuring`: peaks,
-    `kept` included. `rows`: reviews of a micro-batch. `masked_rows`: views read at once. `at`: where the peak is."""
+    `kept` included. `rows`: reviews of a micro-batch. `masked_rows`: views read at once. `looking`: peak until the
+    masked views are judged, as long as an engine may be asked. `at`: where the peak is."""
 
     rows: int
     masked_rows: int
     kept: int
+    looking: int
     training: int
     measuring: int
     at: str
@@ -66,6 +69,7 @@ def round_passes(config: Config, model: Any, layout: Layout) -> RoundPasses:
         rows=rows,
         masked_rows=masked_rows,
         kept=trained.kept,
+        looking=beside,
         training=max(trained.peak + (0 if parts == 1 else one_row * reviews), beside),
         measuring=measured,
         at="masked views" if beside > trained.peak else "backward",
@@ -96,8 +100,12 @@ def replay_bytes(config: Config, hidden_size: int, layout: Layout) -> int:
 
 def _masked_views(config: Config) -> int:
     """Views of a review that are read without gradient."""
-    if config.objective.policy_gradient_weight <= 0:
+    by_adversary = config.reward.source == "adversary"
+    told = config.rollouts.backend != "transformers" and not (
+        by_adversary and set(config.adversary.features) - {"labels", "shift"}
+    )  # an engine's answers are all that is wanted
+    if config.objective.policy_gradient_weight <= 0 or told:
         objective = config.objective
         beside = (objective.kl_weight, objective.masked_base_weight, objective.self_supervised_weight)
         return 1 if max(*beside, objective.word_mass_weight) > 0 else 0
-    return config.masking.masks_per_review + (config.reward.source == "adversary")
+    return config.masking.masks_per_review + by_adversary

@@ -10,7 +10,7 @@ Legend: B rows, H heads, T tokens, D head size.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import bitsandbytes as bnb
@@ -31,6 +31,22 @@ def attention_stand_in() -> Iterator[None]:
         yield
     finally:
         functional.scaled_dot_product_attention = real
+
+
+@contextmanager
+def autocast_stand_in() -> Iterator[None]:
+    """Inside the block, torch.autocast does nothing on the meta device, which it does not know: peft switches it off
+    around the weights of experts."""
+    real = torch.autocast
+
+    def autocast(device_type: str, *arguments: Any, **others: Any) -> Any:
+        return nullcontext() if device_type == "meta" else real(device_type, *arguments, **others)
+
+    torch.autocast = autocast  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        torch.autocast = real  # type: ignore[misc]
 
 
 def _attention(query_BHTD: Any, key: Any, value: Any, attn_mask: Any = None, **others: Any) -> torch.Tensor:

@@ -31,6 +31,8 @@ def print_plan(plan: Plan, found: Sequence[Verdict], console: Console) -> None:
     ranks = plan.layout.ranks_per_node
     table.add_row(Text("each rank, in host memory"), "", style="bold")
     _add(table, plan.host)
+    if plan.unpacking:
+        table.add_row("unpacking the base for vLLM, once a node", _gib(plan.unpacking))
     table.add_row(
         f"peak of a node of {ranks} rank{'' if ranks == 1 else 's'}", _gib(plan.host_node_bytes), style="bold"
     )
@@ -53,9 +55,10 @@ def assumptions(plan: Plan) -> str:
     views = f", masked views {passes.masked_rows} at once" if passes.masked_rows else ""
     ranks = f"{layout.ranks} rank{'' if layout.ranks == 1 else 's'}"
     zero = f", ZeRO {layout.stage}" if layout.deepspeed else ""
+    engine = f"; {plan.engine}" if plan.engine else ""
     return (
         f"{ranks}{zero}; {passes.rows} reviews of {plan.tokens} tokens in a pass{views}; answers of one token; "
-        f"peak of a step in: {passes.at}"
+        f"peak of a step in: {passes.at}{engine}"
     )
 
 
@@ -71,6 +74,8 @@ def as_json(plan: Plan, found: Sequence[Verdict]) -> str:
         "host": {part.name: part.bytes for part in plan.host},
         "host_node_bytes": plan.host_node_bytes,
         "file_bytes": plan.file_bytes,
+        "engine": plan.engine,
+        "unpacking": plan.unpacking,
         "verdicts": [asdict(verdict) for verdict in found],
     }
     return json.dumps(content, indent=2)

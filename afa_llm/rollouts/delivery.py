@@ -45,19 +45,24 @@ class Gap:
 
 
 class DeliveryProof:
-    """Compares the two sides version by version. `base_NC`: label log-probabilities of the base on both sides."""
+    """Compares the trainer and one engine, version by version. `base_NC`: label log-probabilities of the base.
 
-    def __init__(self, ours_base_NC: torch.Tensor, theirs_base_NC: torch.Tensor, limits: Limits) -> None:
-        self.limits = limits
+    `address`: the engine's at present, for messages; empty where it has none.
+    """
+
+    def __init__(
+        self, ours_base_NC: torch.Tensor, theirs_base_NC: torch.Tensor, limits: Limits, address: str = ""
+    ) -> None:
+        self.limits, self.address = limits, address
         self.ours_base_NC, self.theirs_base_NC = ours_base_NC, theirs_base_NC
         self.base = gap(ours_base_NC, theirs_base_NC)
         self.floor = max(LEAST_MOVEMENT, self.base.largest)
         self._last = (ours_base_NC, theirs_base_NC)
         if self.base.mean > limits.fail:
             raise AfaError(
-                f"rollouts: engine and trainer disagree on the base itself: mean |Δp| {self.base.mean:.4f} is over "
-                f"rollouts.probe_fail = {limits.fail:g}. Does the engine serve model.path? A base in 4 bits is another "
-                "model than the original: set rollouts.serve=dequantised, or a higher rollouts.probe_fail"
+                f"rollouts: engine{self._at} and trainer disagree on the base itself: mean |Δp| {self.base.mean:.4f} "
+                f"is over rollouts.probe_fail = {limits.fail:g}. Does the engine serve model.path? A base in 4 bits is "
+                "another model than the original: set rollouts.serve=dequantised, or a higher rollouts.probe_fail"
             )
 
     def check(self, version: int, ours_NC: torch.Tensor, theirs_NC: torch.Tensor) -> Gap:
@@ -77,15 +82,20 @@ class DeliveryProof:
         """A line where the gap is worth one, else nothing."""
         if found.mean <= self.limits.warn:
             return ""
-        return f"rollouts: engine and trainer are {found.mean:.4f} apart (mean |Δp|, rollouts.probe_warn)"
+        return f"rollouts: engine{self._at} and trainer are {found.mean:.4f} apart (mean |Δp|, rollouts.probe_warn)"
+
+    @property
+    def _at(self) -> str:
+        return f" at {self.address}" if self.address else ""
 
     def _moved(self, now_NC: torch.Tensor, before_NC: torch.Tensor) -> bool:
         return float((now_NC - before_NC).abs().max()) > self.floor
 
     def _fail(self, version: int, what: str) -> None:
         raise EnginesFailedError(
-            f"rollouts: adapter version {version} did not arrive: {what}. Base: mean |Δp| {self.base.mean:.4f}. The "
-            "rewards would be another model's; see the engine's log, or set rollouts.backend=transformers"
+            f"rollouts: adapter version {version} did not arrive{self._at}: {what}. Base: mean |Δp| "
+            f"{self.base.mean:.4f}. The rewards would be another model's; see the engine's log, or set "
+            "rollouts.backend=transformers"
         )
 
 

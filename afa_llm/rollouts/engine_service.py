@@ -22,6 +22,7 @@ from afa_llm.rollouts.adapter_sync import AdapterSync
 from afa_llm.rollouts.delivery import DeliveryProof, Limits
 from afa_llm.rollouts.fleet import Engines
 from afa_llm.rollouts.generator import Generator, Team, known_to_all
+from afa_llm.rollouts.label_scoring import label_logprobs, score_requests
 from afa_llm.rollouts.vllm_server import ServerGenerator
 
 Given = TypeVar("Given")
@@ -35,7 +36,7 @@ class EngineService:
         self.generator = ServerGenerator(fleet, team, holders)
         self.folder: Path | str = "engine"
         self.sync: AdapterSync | None = None
-        self.proof: DeliveryProof | None = None
+        self.proofs: list[DeliveryProof] = []
         self.version = -1
 
     def begin(self) -> None:
@@ -65,17 +66,16 @@ class EngineService:
             self.sync = AdapterSync(self.fleet, save, folder)
         with base():
             ours_NC = self._ours()
-        theirs_NC = self.generator.ask(probe, answers, base=True).result().label_logprob_NC
-        self.proof = DeliveryProof(ours_NC, theirs_NC, limits)
-        self.tell(f"engine and trainer on the base: mean |Δp| {self.proof.base.mean:.2g}")
+        self.proofs = [DeliveryProof(ours_NC, theirs_NC, limits, at) for at, theirs_NC in self._theirs("")]
+        self.tell(f"engine and trainer on the base: mean |Δp| {max(proof.base.mean for proof in self.proofs):.2g}")
 
     def deliver(self, version: int) -> dict[str, float]:
         """Put the adapter, as the trainer has it now, into all engines and prove that it arrived.
 
-        Returns what to log: `delivery_gap` (mean |Δp|), `sync_seconds`. Raises EnginesFailedError or
-        StoppedError on all ranks.
+        Returns what to log: `delivery_gap` (mean |Δp|, of the engine where it is largest), `sync_seconds`. Raises
+        EnginesFailedError or StoppedError on all ranks.
         """
-        assert self.proof
+        assert self.proofs
         began = time.monotonic()
         with self.whole():
             folder = self._together(lambda _: self.sync.write(version) if self.sync else None)
@@ -84,17 +84,33 @@ class EngineService:
         self.generator.adapter_version = self.version = version
         seconds = time.monotonic() - began
         ours_NC = self._ours()
-        theirs_NC = self.generator.answer(self.probe, self.answers).label_logprob_NC
-        found = self.proof.check(version, ours_NC, theirs_NC)
-        if warning := self.proof.warning(found):
-            self.tell(warning)
-        return {"delivery_gap": found.mean, "sync_seconds": seconds}
+        gaps = []
+        for proof, (address, theirs_NC) in zip(self.proofs, self._theirs(self.generator.adapter), strict=True):
+            proof.address = address
+            found = proof.check(version, ours_NC, theirs_NC)
+            gaps.append(found.mean)
+            if warning := proof.warning(found):
+                self.tell(warning)
+        return {"delivery_gap": max(gaps), "sync_seconds": seconds}
 
     def _ours(self) -> torch.Tensor:
         """The trainer's answers to the probe, those of rank 0 on all ranks: on another card they may differ in the last
         bits, and a gap at the limit would be too large on some ranks alone, which would leave the others waiting."""
         found: torch.Tensor = self.team.gather(self.trainer.answer(self.probe, self.answers).label_logprob_NC)[0]
         return found
+
+    def _theirs(self, adapter: str) -> list[tuple[str, torch.Tensor]]:
+        """Address and answers to the probe of every engine of every rank. Each answers all of it: spread over them, as
+        the prompts of a round are, so few prompts would prove one."""
+        requests = score_requests(self.probe, self.answers)
+
+        def ask(fleet: Engines) -> list[tuple[str, torch.Tensor]]:
+            return [
+                (address, label_logprobs(engine.score(requests, adapter, self.team.beat), self.answers))
+                for address, engine in fleet.each().items()
+            ]
+
+        return [each for part in self.team.gather(self._together(ask)) for each in part or ()]
 
     def close(self) -> None:
         """End our engines and take our adapters from others'. On this rank alone; safe after any failure."""

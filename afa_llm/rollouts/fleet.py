@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Protocol
 
@@ -24,6 +25,10 @@ class Engines(Protocol):
     def hold(self, adapters: dict[str, str], beat: Beat) -> None: ...
 
     def score(self, requests: Sequence[ScoreRequest], adapter: str, beat: Beat) -> list[Scores]: ...
+
+    def each(self) -> dict[str, Engines]:
+        """Every engine by itself, by its address: what is asked of one is answered by no other."""
+        ...
 
     def rest(self) -> None:
         """Give memory that is shared with the trainer back until the next question."""
@@ -73,6 +78,9 @@ class Fleet:
             work.end()
         return work.result()
 
+    def each(self) -> dict[str, Engines]:
+        return {replica.client.address: Fleet([replica], self.limits) for replica in self.replicas}
+
     def rest(self) -> None:
         """Servers have memory of their own."""
 
@@ -84,15 +92,16 @@ class Fleet:
         """One of an engine's threads: takes pieces of the work until none is left or the engine can't be mended."""
         reason = ""
         try:
-            while (piece := work.take()) is not None:
+            while (piece := work.take(replica)) is not None:
                 birth = replica.births
                 asked = [work.requests[index] for index in piece]
                 try:
                     model = adapter or replica.base_model
                     work.put(piece, replica.client.score(asked, model, self.limits.request_seconds))
                 except (EngineFailureError, EngineRefusalError) as failure:
-                    work.give_back(piece, failure)
-                    replica.mend(birth, failure, work.check)
+                    work.give_back(piece, failure, replica)
+                    with work.mending(replica) as check:
+                        replica.mend(birth, failure, check)
         except WorkOverError:
             pass
         except AfaError as error:
@@ -104,13 +113,14 @@ class Fleet:
 
 
 class WorkOverError(Exception):
-    """Nobody wants the work any more: it is done, has failed, or the caller left."""
+    """Nobody wants the work of a thread any more: it is done, has failed, the caller left, or the engine is lost."""
 
 
 class Work:
     """Requests in pieces, between the threads that have them answered.
 
-    A piece is with one thread, or waiting, or answered; an answer is laid down at the index of its request.
+    A piece is with one thread, or waiting, or answered; an answer is laid down at the index of its request. While an
+    engine is mended none of its threads takes a piece: each would fail it once more.
     """
 
     def __init__(self, requests: Sequence[ScoreRequest], limits: Limits) -> None:
@@ -121,15 +131,21 @@ class Work:
         self.error: BaseException | None = None
         self.over = threading.Event()
         self.hands = 0
+        self._mending: Counter[Replica] = Counter()  # threads that are at it
+        self._lost: set[Replica] = set()
+        self._reason = ""  # of the newest loss
         self._changed = threading.Condition()
         if not requests:
             self.over.set()
 
-    def take(self) -> tuple[int, ...] | None:
-        """The next piece; None when all is answered, failed or not wanted. Waits while others may give one back."""
+    def take(self, engine: Replica) -> tuple[int, ...] | None:
+        """The next piece for this engine; None when all is answered, failed or not wanted, or the engine is lost.
+
+        Waits while others may give one back, and while the engine is mended.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self.waiting or self.over.is_set())
-            return None if self.over.is_set() else self.waiting.popleft()
+            self._changed.wait_for(lambda: self._is_over(engine) or (self.waiting and not self._mending[engine]))
+            return None if self._is_over(engine) else self.waiting.popleft()
 
     def put(self, piece: tuple[int, ...], scores: Sequence[Scores]) -> None:
         with self._changed:
@@ -137,24 +153,45 @@ class Work:
             if len(self.scores) == len(self.requests):
                 self._end()
 
-    def give_back(self, piece: tuple[int, ...], failure: EngineFailureError | EngineRefusalError) -> None:
-        """For another try. Fails the work where it was refused for good or tried too often."""
+    def give_back(
+        self, piece: tuple[int, ...], failure: EngineFailureError | EngineRefusalError, engine: Replica
+    ) -> None:
+        """For another try; `mending` follows. Fails the work where it was refused for good or tried too often."""
         with self._changed:
+            self._mending[engine] += 1
             self.failures[piece[0]] += 1
             self.waiting.appendleft(piece)
-            self._changed.notify()
+            self._changed.notify_all()
             missing = isinstance(failure, EngineRefusalError) and failure.status == 404  # it lost its adapter
             if isinstance(failure, EngineRefusalError) and not missing:
                 self._fail(AfaError(f"rollouts: the engine refuses a request: {failure}"))
             elif self.failures[piece[0]] > self.retries:
                 self._fail(AfaError(f"rollouts.retries = {self.retries}: a request failed once more: {failure}"))
 
+    @contextmanager
+    def mending(self, engine: Replica) -> Iterator[Beat]:
+        """After `give_back`: its engine is mended in the block, or lost where that raises AfaError.
+
+        Gives what to call meanwhile; it raises WorkOverError where there is nothing left to mend for.
+        """
+        try:
+            yield lambda: self._check(engine)
+        except AfaError:
+            with self._changed:
+                self._lost.add(engine)
+            raise
+        finally:
+            with self._changed:
+                self._mending[engine] -= 1
+                self._changed.notify_all()
+
     def leave(self, reason: str) -> None:
         """A thread is gone. The last one takes the hope with it."""
         with self._changed:
             self.hands -= 1
+            self._reason = reason or self._reason
             if self.hands == 0:
-                self._fail(AfaError(reason or "rollouts: no engine is left"))
+                self._fail(AfaError(self._reason or "rollouts: no engine is left"))
 
     def fail(self, error: BaseException) -> None:
         with self._changed:
@@ -164,15 +201,17 @@ class Work:
         with self._changed:
             self._end()
 
-    def check(self) -> None:
-        """Raises WorkOverError where the work is over."""
-        if self.over.is_set():
-            raise WorkOverError
-
     def result(self) -> list[Scores]:
         if self.error:
             raise self.error
         return [self.scores[index] for index in range(len(self.requests))]
+
+    def _is_over(self, engine: Replica) -> bool:
+        return self.over.is_set() or engine in self._lost
+
+    def _check(self, engine: Replica) -> None:
+        if self._is_over(engine):
+            raise WorkOverError
 
     def _fail(self, error: BaseException) -> None:
         if not self.over.is_set():

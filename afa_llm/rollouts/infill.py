@@ -31,7 +31,7 @@ from afa_llm.records import Fillings, Gap, GappedPrompt
 from afa_llm.rollouts.proposals import Continuation, Draw, Proposer
 
 ATTEMPTS = 4  # draws of a word that may turn out to be none, or the hidden one spelled otherwise
-PIECES = 6  # tokens after the first one; what is longer is no word that a reader knows
+PIECES = 6  # tokens of a word; what is longer is no word that a reader knows
 
 Name = tuple[int, ...]
 Question = Draw | Continuation
@@ -44,7 +44,8 @@ Work = Generator[Sequence[Question], Sequence[Reply], Result]
 class Infiller:
     """Fills the gaps of prompts. `candidates`, `temperature`, `lookahead`: as in the configuration.
 
-    `longest`: tokens of a filled prompt; what would make it longer is left out.
+    `longest`: tokens of a filled prompt. No text is asked about that is longer: words that would make it so are drawn
+    again, as if they were none.
     """
 
     proposer: Proposer
@@ -66,16 +67,18 @@ class Infiller:
             text += prompt.token_ids[at : gap.start]
             end = prompt.gaps[index + 1].start if index + 1 < len(prompt.gaps) else len(prompt.token_ids)
             behind = prompt.token_ids[gap.end : min(end, gap.end + self.lookahead)]
-            filling = yield from self._fill_gap(text, gap, behind, (*name, *prompt.name, index))
             length -= gap.end - gap.start
-            filling = filling if length + len(filling) <= self.longest else ()
+            room = self.longest - length
+            filling = yield from self._fill_gap(text, gap, behind, room, (*name, *prompt.name, index))
             length += len(filling)
             found.append(filling)
             text, at = text + filling, gap.end
         return tuple(found)
 
-    def _fill_gap(self, text: tuple[int, ...], gap: Gap, behind: tuple[int, ...], name: Name) -> Work[tuple[int, ...]]:
-        drawn = yield from side_by_side([self._draw_words(text, gap, (*name, c)) for c in range(self.candidates)])
+    def _fill_gap(
+        self, text: tuple[int, ...], gap: Gap, behind: tuple[int, ...], room: int, name: Name
+    ) -> Work[tuple[int, ...]]:
+        drawn = yield from side_by_side([self._draw_words(text, gap, room, (*name, c)) for c in range(self.candidates)])
         usable = [words for words in drawn if words]
         if len(set(usable)) < 2 or not behind:
             return usable[0] if usable else ()
@@ -86,22 +89,26 @@ class Infiller:
         best = max(range(len(usable)), key=lambda i: score_of[usable[i]] + noise[i])
         return usable[best]
 
-    def _draw_words(self, text: tuple[int, ...], gap: Gap, name: Name) -> Work[tuple[int, ...]]:
-        """A word for each hidden one; () where one could not be found."""
+    def _draw_words(self, text: tuple[int, ...], gap: Gap, room: int, name: Name) -> Work[tuple[int, ...]]:
+        """A word for each hidden one, of `room` tokens together; () where one could not be found."""
         words: tuple[int, ...] = ()
         for index, hidden in enumerate(gap.words):
             kind = self.vocabulary.kind(hidden)
             if kind is None or not text:
                 return ()
-            word = yield from self._draw_word(text + words, hidden, kind, (*name, index))
+            left = min(PIECES, room - len(words))
+            word = yield from self._draw_word(text + words, hidden, kind, left, (*name, index))
             if not word:
                 return ()
             words += word
         return words
 
     def _draw_word(
-        self, text: tuple[int, ...], hidden: Sequence[int], kind: WordKind, name: Name
+        self, text: tuple[int, ...], hidden: Sequence[int], kind: WordKind, room: int, name: Name
     ) -> Work[tuple[int, ...]]:
+        """A word of `room` tokens at most. One token more than fits is drawn: it tells a word from its beginning."""
+        if room < 1:
+            return ()
         starts, inner = self.vocabulary.starts(kind), self.vocabulary.inner
         for attempt in range(ATTEMPTS):
             seed = seed_of((*name, attempt))
@@ -109,10 +116,10 @@ class Infiller:
             assert isinstance(begun, tuple)
             if not begun:
                 return ()
-            (more,) = yield [Draw(text + begun, seed ^ 1, PIECES, self.temperature, within=inner)]
+            (more,) = yield [Draw(text + begun, seed ^ 1, room, self.temperature, within=inner)]
             assert isinstance(more, tuple)
             word = begun + more[: self._goes_on(begun, more, kind)]
-            if len(word) <= PIECES and not self.vocabulary.same_word(word, hidden):
+            if len(word) <= room and not self.vocabulary.same_word(word, hidden):
                 return word
         return ()
 

@@ -46,7 +46,7 @@ class Draw:
     @property
     def possible(self) -> bool:
         """Whether any token may stand."""
-        return self.allowed is None or bool(self.allowed - {self.banned})
+        return self.allowed is None or len(self.allowed) > (self.banned in self.allowed)
 
     def kept(self, token_ids: Sequence[int]) -> tuple[int, ...]:
         """The drawn tokens up to the first that is not in `within`."""

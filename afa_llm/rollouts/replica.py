@@ -83,7 +83,7 @@ class Replica:
             try:
                 return self.reconcile()
             except EngineRefusalError as error:
-                raise AfaError(f"rollouts: the engine refuses the adapter: {error}") from error
+                raise self._refused(error) from error
             except EngineFailureError as error:
                 if attempt == self.limits.retries:
                     raise AfaError(f"rollouts: the adapter cannot be delivered: {error}") from error
@@ -107,7 +107,7 @@ class Replica:
             except EngineFailureError:
                 time.sleep(LOOK_SECONDS)  # the next request finds out
             except EngineRefusalError as error:
-                raise AfaError(f"rollouts: the engine refuses the adapter: {error}") from error
+                raise self._refused(error) from error
 
     def close(self) -> None:
         """End our own process, which is not started again; take our adapters from the user's engine."""
@@ -141,21 +141,39 @@ class Replica:
             self.process.wait_ready(self.client.alive, self.limits.start_seconds, beat)
         else:
             self._wait_for_foreign(beat)
-        try:
-            bases = [name for name, parent in self.client.models().items() if not parent]
-        except (EngineFailureError, EngineRefusalError) as error:
-            raise AfaError(f"rollouts: the engine does not say what it serves: {error}; check its token") from error
+        bases = self._bases(beat)
         wanted = self.process.base_model if self.process else (bases or [""])[0]
-        if wanted not in bases or not wanted:
+        if not wanted:
+            raise AfaError(f"rollouts.addresses: the engine at {self.client.address} serves no model")
+        if wanted not in bases:
             raise AfaError(f"rollouts: {self.client.address} serves {bases}, not the engine that was started")
         self.base_model = wanted
 
+    def _bases(self, beat: Beat) -> list[str]:
+        """Models it serves that are no adapters. Raises AfaError where it does not say, or not in a few tries."""
+        for attempt in range(self.limits.retries + 1):
+            try:
+                return [name for name, parent in self.client.models().items() if not parent]
+            except EngineRefusalError as error:
+                raise AfaError(f"rollouts: the engine does not say what it serves: {error}; check its token") from error
+            except EngineFailureError as error:
+                if attempt == self.limits.retries:
+                    raise AfaError(f"rollouts: the engine does not say what it serves: {error}") from error
+                beat()
+                time.sleep(LOOK_SECONDS)
+        raise AssertionError("the last try returns or raises")
+
+    def _refused(self, error: EngineRefusalError) -> AfaError:
+        advice = (
+            f"; start the engine at {self.client.address} with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora, "
+            "--max-lora-rank of lora.rank or more, and let it read rollouts.adapter_folder"
+        )
+        return AfaError(f"rollouts: the engine refuses the adapter: {error}{'' if self.process else advice}")
+
     def _wait_for_foreign(self, beat: Beat) -> None:
         deadline = time.monotonic() + self.limits.request_seconds
-        while not self.client.alive():
+        while illness := self.client.illness():
             if time.monotonic() > deadline:
-                raise AfaError(
-                    f"rollouts.addresses: no healthy engine answers at {self.client.address}; start it there"
-                )
+                raise AfaError(f"rollouts.addresses: no healthy engine answers at {illness}; start it there")
             beat()
             time.sleep(LOOK_SECONDS)

@@ -43,11 +43,15 @@ class EngineClient:
 
     def alive(self) -> bool:
         """Whether it says it is healthy."""
+        return not self.illness()
+
+    def illness(self) -> str:
+        """Why it does not say that it is healthy; empty where it does."""
         try:
             self._call("GET", "/health", None, 5.0)
-        except (EngineFailureError, EngineRefusalError):
-            return False
-        return True
+        except (EngineFailureError, EngineRefusalError) as error:
+            return str(error)
+        return ""
 
     def models(self) -> dict[str, str]:
         """Name of each model and adapter it serves -> the base below it (empty for a base)."""
@@ -128,6 +132,11 @@ def _scores_in(reply: Any, requests: Sequence[ScoreRequest], model: str) -> list
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise EngineFailureError(f"a reply of another form: {type(error).__name__}: {error}") from error
     for request, scores in zip(requests, found, strict=True):
-        if any(not math.isfinite(scores.get(token, math.nan)) for token in request.scored_ids):
-            raise EngineFailureError(f"scores {scores} where tokens {request.scored_ids} were asked about")
+        if any(not math.isfinite(scores.get(token, 0.0)) for token in request.scored_ids):
+            raise EngineFailureError(f"scores {scores} of tokens {request.scored_ids}")
+        if missing := [token for token in request.scored_ids if token not in scores]:
+            raise EngineFailureError(
+                f"no score of tokens {missing[:8]}, which were asked about, only of {sorted(scores)[:8]}: does it "
+                "run a vLLM that knows logprob_token_ids, such as 0.32?"
+            )
     return found

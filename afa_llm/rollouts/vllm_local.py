@@ -13,14 +13,17 @@ import contextlib
 import gc
 import os
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 
 from afa_llm.errors import AfaError
 from afa_llm.rollouts.engine_process import CPU_CACHE, LORA_RANKS, EngineLaunch
+from afa_llm.rollouts.fleet import Engines
 from afa_llm.rollouts.label_scoring import ScoreRequest, Scores, sampling_parameters
 from afa_llm.rollouts.proposals import Continuation, Draw
 from afa_llm.rollouts.replica import Beat
@@ -96,6 +99,10 @@ class LocalEngine:
             for request, output in zip(requests, found, strict=True)
             for entry in [output.outputs[0].logprobs[0]]
         ]
+
+    def each(self) -> dict[str, Engines]:
+        """There is one, without an address."""
+        return {"": self}
 
     def rest(self) -> None:
         """Give the GPU's memory to the trainer until the next question. Raises AfaError."""
@@ -236,10 +243,18 @@ def _draw_parameters(draw: Draw) -> dict[str, Any]:
         "seed": draw.seed,
     }
     if draw.allowed is not None:
-        found["allowed_token_ids"] = sorted(draw.allowed - {draw.banned})
+        tokens = _in_order(draw.allowed)
+        at = bisect_left(tokens, draw.banned) if draw.banned in draw.allowed else len(tokens)
+        found["allowed_token_ids"] = [*tokens[:at], *tokens[at + 1 :]]
     elif draw.banned is not None:
         found["logit_bias"] = {draw.banned: -100.0}
     return found
+
+
+@lru_cache(maxsize=16)
+def _in_order(tokens: frozenset[int]) -> tuple[int, ...]:
+    """Half a vocabulary, that of many draws: sorted once."""
+    return tuple(sorted(tokens))
 
 
 @contextlib.contextmanager

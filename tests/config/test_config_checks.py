@@ -183,7 +183,11 @@ def test_a_contradiction_is_found_once_and_its_fix_works(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["http://", "http://host:port", "http://[::1", "http://a b:80", "http://host/v1", "http://me:pw@host:80"]
+    "address",
+    [
+        *("http://", "http://host:port", "http://[::1", "http://a b:80", "http://host/v1", "http://me:pw@host:80"),
+        *("http://engine..cluster:80", f"http://{'long' * 16}.cluster:80"),
+    ],
 )
 def test_an_address_that_no_request_can_go_to_is_told(address: str) -> None:
     with pytest.raises(AfaError, match=r"rollouts.addresses = .*: no address; write http://host:port"):

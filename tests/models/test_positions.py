@@ -31,6 +31,16 @@ def test_a_prompt_beyond_the_last_position(tmp_path: Path, family: str) -> None:
     check_positions(model, [], [ANSWERS])
 
 
+def test_an_engine_needs_a_place_for_the_token_that_it_adds(tmp_path: Path) -> None:
+    """vLLM refuses a prompt as long as the model's positions, in the middle of a run."""
+    model = settings(save_model(tmp_path, "gpt2", max_position_embeddings=64))
+    check_positions(model, [prompt(63)], [ANSWERS], engine=True)
+    with pytest.raises(
+        AfaError, match=r"can read 63 beside the answer and the token that an engine adds; set data.max_"
+    ):
+        check_positions(model, [prompt(64)], [ANSWERS], engine=True)
+
+
 def test_without_a_limit_anything_fits(tmp_path: Path) -> None:
     model = settings(save_model(tmp_path))
     config = json.loads((tmp_path / "config.json").read_text())

@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from loaded import LLAMA_7B, LLAMA_70B, save_random_llama, save_shape
 from rich.console import Console
+from transformers import LlamaForCausalLM
 
 from afa_llm.config import Config
 from afa_llm.config_loading import load_config
 from afa_llm.errors import AfaError
-from afa_llm.planning.fits import Memory, Verdict, verdicts
+from afa_llm.planning.fits import Memory, Verdict, mend_of, verdicts
 from afa_llm.planning.layout import Layout, layout_of, with_offload
 from afa_llm.planning.plan import GIB, Plan, make_plan
-from afa_llm.planning.table import as_json, print_plan, verdict_line
+from afa_llm.planning.table import as_json, assumptions, print_plan, verdict_line
 
 SHARDED = ["training.engine=deepspeed", "training.zero_stage=3"]
 
@@ -93,6 +96,47 @@ def test_masked_views_stand_beside_the_graph_only_where_training_keeps_it(llama:
     assert "adversary" not in parts(plain)
 
 
+def test_views_that_an_engine_answers_are_not_read_here(llama: Path) -> None:
+    sizes = ["data.max_tokens=64", "training.reviews_per_step=8", "evaluation.batch_size=1", "masking.view=delete"]
+    engine = [*sizes, "rollouts.backend=vllm_server"]
+    answers = plan_of(settings(llama, *engine))
+    hidden = plan_of(settings(llama, *engine, "adversary.features=[hidden]"))
+    drop = plan_of(settings(llama, *engine, "reward.source=probability_drop", "adversary.features=[hidden]"))
+    held = plan_of(settings(llama, *engine, "objective.kl_weight=0.1"))
+    assert (answers.passes.masked_rows, answers.passes.at) == (0, "backward")
+    assert hidden.passes == plan_of(settings(llama, *sizes)).passes
+    assert drop.passes == answers.passes
+    assert held.passes.masked_rows == 8
+    assert "vLLM's memory is not counted" in assumptions(answers)
+    assert "vLLM" not in assumptions(plan_of(settings(llama, *sizes)))
+    assert "vLLM" not in assumptions(plan_of(settings(llama, *engine, "rollouts.addresses=[http://10.0.0.1:80]")))
+
+
+def test_an_engine_in_the_process_takes_its_share_of_the_gpu_while_it_answers(llama: Path) -> None:
+    """It has given it back when the step's backward comes."""
+    config = settings(llama, "data.max_tokens=64", "masking.view=delete", "rollouts.backend=vllm_local")
+    layout = layout_of(config, 1, 1, on_gpu=True)
+    free = make_plan(config, layout, on_gpu=True)
+    plan = make_plan(config, layout, on_gpu=True, gpu=10.0)
+    names = [part.name for part in plan.phases]
+    assert names == [*(part.name for part in free.phases), "vLLM answers beside it"]
+    answering, training = plan.phases[-1].bytes, plan.phases[-2].bytes
+    assert training - plan.passes.training == answering - plan.passes.looking - 4 * GIB  # of 10, by memory_share = 0.4
+    assert plan.peak.name == "vLLM answers beside it" and free.peak.bytes < plan.peak.bytes - 3 * GIB
+    assert "not counted" in assumptions(free) and "rollouts.memory_share" in assumptions(plan)
+    assert make_plan(config, layout, on_gpu=False).phases == make_plan(config, layout, on_gpu=False, gpu=10.0).phases
+
+
+def test_a_base_that_is_unpacked_for_an_engine_is_whole_in_host_memory_once_a_node(llama: Path) -> None:
+    engine = ["data.max_tokens=32", "masking.view=delete", "rollouts.backend=vllm_server", "training.engine=deepspeed"]
+    packed, unpacked = (plan_of(settings(llama, *engine, *more), 2) for more in ([], ["rollouts.serve=dequantised"]))
+    weights = sum(p.numel() for p in LlamaForCausalLM.from_pretrained(llama).parameters())
+    twice = 2 * 2 * weights  # in bfloat16
+    assert packed.unpacking == 0 and unpacked.unpacking == pytest.approx(twice, rel=0.01)  # a file has a header
+    assert unpacked.host_node_bytes == packed.host_node_bytes + unpacked.unpacking
+    assert unpacked.host == packed.host
+
+
 def test_an_8_bit_base_is_not_sharded(llama: Path) -> None:
     config = settings(llama, *SHARDED, "model.quantization=int8", "data.max_tokens=32")
     quantized = 5 * (2 * 256 * 256 + 2 * 256 * 64 + 3 * 256 * 640)
@@ -128,6 +172,22 @@ def test_settings_together_where_none_alone_is_enough(llama: Path) -> None:
     limit = plan_of(both).peak.bytes / GIB + 1e-5
     (found,) = judged(config, Memory(gpu=limit))
     assert found.mend.startswith("set model.gradient_checkpointing=true model.quantization=nf4 (then ")
+
+
+@pytest.mark.parametrize(
+    "refused", [["masking.view=infill"], ["model.quantization=nf4", "model.quant_storage=uint8"]], ids=["view", "type"]
+)
+def test_no_setting_is_proposed_that_a_run_is_refused_with(refused: list[str]) -> None:
+    """Only ZeRO 3 would fit, alone or with others."""
+    overrides = ["training.engine=deepspeed", "training.zero_stage=2"]
+
+    def planner(planned: Config, offload: bool) -> Any:
+        peak = SimpleNamespace(bytes=GIB if planned.training.zero_stage == 3 else 9 * GIB)
+        return SimpleNamespace(peak=peak, layout=Layout(2, 2, 2, deepspeed=True))
+
+    allowed, other = (load_config(None, [*overrides, *more]) for more in ([], refused))
+    assert mend_of(allowed, planner(allowed, False), Memory(gpu=2.0), planner).startswith("set training.zero_stage=3 ")
+    assert "no setting makes it fit" in mend_of(other, planner(other, False), Memory(gpu=2.0), planner)
 
 
 def test_too_many_ranks_for_a_node(llama: Path) -> None:

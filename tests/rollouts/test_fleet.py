@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from faulty_server import BASE, FaultyServer, formula
@@ -83,6 +84,22 @@ def test_the_other_engine_takes_over_where_one_is_gone(servers: list[FaultyServe
     assert servers[1].prompts.total() == len(REQUESTS)
 
 
+def test_one_dead_engine_fails_a_request_once_not_once_for_each_of_its_threads(servers: list[FaultyServer]) -> None:
+    for _ in range(5):
+        fleet = ready(*servers, limits=replace(QUICK, request_seconds=5, retries=1, requests_at_once=8))
+        fleet.replicas[0].client = EngineClient("http://127.0.0.1:9")  # nobody listens there
+        assert fleet.score(REQUESTS, "", nothing) == right()
+
+
+def test_an_engine_that_is_gone_is_waited_for_once_not_once_by_each_of_its_threads(servers: list[FaultyServer]) -> None:
+    fleet = ready(servers[0], limits=replace(QUICK, request_seconds=1, retries=50, requests_at_once=8))
+    servers[0].close()
+    began = time.monotonic()
+    with pytest.raises(AfaError, match=r"rollouts.addresses: no healthy engine answers"):
+        fleet.score(REQUESTS, "", nothing)
+    assert time.monotonic() - began < 4  # 8 in turn would take 8
+
+
 def test_no_engine_left_is_an_end_with_a_reason(servers: list[FaultyServer]) -> None:
     fleet = ready(servers[0], limits=replace(QUICK, request_seconds=0.3, retries=50))
     servers[0].close()
@@ -134,8 +151,49 @@ def test_a_lost_reply_to_loading_does_no_harm(servers: list[FaultyServer], fault
 
 
 def test_an_engine_that_refuses_the_adapter_ends_the_run(servers: list[FaultyServer]) -> None:
-    with pytest.raises(AfaError, match=r"the engine refuses the adapter: .*already loaded, or no path"):
+    with pytest.raises(
+        AfaError, match=r"the engine refuses the adapter: .*already loaded, or no path.*start the engine"
+    ):
         ready(servers[0]).hold({"run_v1": ""}, nothing)
+
+
+def test_a_reply_that_is_lost_while_an_engine_says_what_it_serves_is_asked_for_again(
+    servers: list[FaultyServer],
+) -> None:
+    servers[0].faulty_path = "/v1/models"
+    servers[0].faults.extend(["500", "lose"])
+    fleet = ready(servers[0])
+    assert not servers[0].faults
+    servers[0].faults.extend(["500", "500"])
+    fleet.replicas[0].base_model = "forgotten"  # the engine says 404, and is asked anew
+    assert fleet.score(REQUESTS, "", nothing) == right()
+
+
+def test_an_engine_that_scores_other_tokens_is_told_as_one_of_another_version(
+    servers: list[FaultyServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As vLLM does that takes `logprob_token_ids` for a field of no meaning."""
+    fleet = ready(servers[0])
+    answer = servers[0]._formula
+
+    def older(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        return answer(path, {name: [91, 92] if name == "logprob_token_ids" else body[name] for name in body})
+
+    monkeypatch.setattr(servers[0], "_formula", older)
+    with pytest.raises(AfaError, match=r"no score of tokens \[.*only of \[91, 92\].*such as 0.32"):
+        fleet.score(REQUESTS, "", nothing)
+
+
+def test_an_engine_that_is_ill_says_why(servers: list[FaultyServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers[0], "_answer", lambda *_: (503, {"detail": "no workers"}))
+    with pytest.raises(AfaError, match=r"no healthy engine answers at http://\S*/health: status 503: .*no workers"):
+        ready(servers[0], limits=replace(QUICK, request_seconds=0.2))
+
+
+def test_an_engine_without_a_model_is_told(servers: list[FaultyServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers[0], "_answer", lambda *_: (200, {"data": []}))
+    with pytest.raises(AfaError, match=r"rollouts.addresses: the engine at http://\S* serves no model"):
+        ready(servers[0])
 
 
 def test_an_engine_that_lost_its_adapter_gets_it_again(servers: list[FaultyServer]) -> None:

@@ -172,6 +172,27 @@ def test_no_prompt_becomes_longer_than_it_may(reviews: Reviews) -> None:
     assert max(lengths(free)) > longest >= max(lengths(bound)) > longest - 10
 
 
+def test_no_text_is_asked_about_that_is_longer_than_a_prompt_may_be(reviews: Reviews) -> None:
+    """An engine refuses it, and a table of positions is read past its end."""
+    asked: list[int] = []
+
+    class Measuring(TransformersProposer):
+        def draw(self, asked_now):  # type: ignore[no-untyped-def]
+            asked.extend(len(each.prefix) + each.tokens - 1 for each in asked_now)  # the last one drawn is not read
+            return super().draw(asked_now)
+
+        def score(self, asked_now):  # type: ignore[no-untyped-def]
+            asked.extend(len(each.prefix) + len(each.token_ids) for each in asked_now)
+            return super().score(asked_now)
+
+    for prompt in reviews.gapped(SOME):
+        asked.clear()
+        longest = len(prompt.token_ids)
+        whole = Infiller(Measuring(reviews.decoder, 64), reviews.vocabulary, longest=longest)
+        whole.fill([prompt], seed=0, epoch=0)
+        assert 0 < max(asked) <= longest
+
+
 # A vocabulary of whole words, small enough to enumerate: 0 begins the text, 9 to 11 go on as no word does.
 WHOLE = Vocabulary((None, *(f" w{i}" for i in range(8)), " .", " ,", "\n"))
 PROMPT = GappedPrompt((0, 4, 2, 3, 5, 5, 8), (Gap(3, 4, ((3,),)),), (11, 0))

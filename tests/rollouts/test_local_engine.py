@@ -9,6 +9,7 @@ import pytest
 
 from afa_llm.errors import AfaError, EnginesFailedError, StoppedError
 from afa_llm.records import AnswerWords
+from afa_llm.rollouts import vllm_local
 from afa_llm.rollouts.engine_process import EngineLaunch
 from afa_llm.rollouts.generator import ALONE
 from afa_llm.rollouts.proposals import Continuation, Draw
@@ -78,3 +79,11 @@ def test_an_adapter_that_cannot_be_unloaded_is_told(engine: LocalEngine) -> None
     engine._adapters["old"] = Request()
     with pytest.raises(AfaError, match="cannot unload the adapter old: RuntimeError: out of memory in remove_lora"):
         engine.hold({}, nothing)
+
+
+@pytest.mark.parametrize("banned", [None, 3, 9, 40])
+def test_allowed_tokens_are_named_in_order_without_the_banned_one(banned: int | None) -> None:
+    draw = Draw((1,), 0, allowed=frozenset({40, 9, 7}), banned=banned)
+    named = vllm_local._draw_parameters(draw)["allowed_token_ids"]
+    assert named == sorted({7, 9, 40} - {banned}) and draw.possible
+    assert not Draw((1,), 0, allowed=frozenset({9}), banned=9).possible
