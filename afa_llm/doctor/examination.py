@@ -73,6 +73,7 @@ class _Examination:
             output_dir=config.run.output_dir,
             input_paths=input_paths(config, plan.config_file),
             launcher_found=shutil.which("pdsh") is not None,
+            launcher_paths=(plan.folder, plan.access.python) if plan.hosts else (),
         )
 
     async def run(self) -> Findings:
@@ -111,7 +112,8 @@ class _Examination:
                 await step(patient)
             except (LostError, TroubleError) as error:
                 found.trouble = str(error)
-                found.mend = explain(found.trouble, found.name, self.plan.access, self.plan.folder)
+                host = found.name if self.plan.hosts else None
+                found.mend = explain(found.trouble, host, self.plan.access, self.plan.folder)
             except ValidationError:
                 found.trouble = "its afa-llm answers in another form"
                 found.mend = "install the same afa-llm on every node"

@@ -29,6 +29,8 @@ class Input(Answer):
     """Equal where contents are equal (see inputs.py); None: not there."""
     cached: bool | None = None
     """For a model's hub name: whether it lies in the node's hub cache. None: does not apply."""
+    trouble: str | None = None
+    """Why what is there cannot be read."""
 
 
 class Folder(Answer):
@@ -164,6 +166,8 @@ class Findings(BaseModel):
     """setting -> path or hub name"""
     launcher_found: bool = True
     """Whether pdsh, the launcher's default way to several nodes, is installed here."""
+    launcher_paths: tuple[str, ...] = ()
+    """The folder and the interpreter that the launcher names to every node."""
 
     @property
     def answered(self) -> list[NodeFindings]:
