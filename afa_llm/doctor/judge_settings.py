@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from afa_llm.doctor.findings import Facts, Findings
 from afa_llm.doctor.judge_machines import facts_of
-from afa_llm.doctor.rows import Row, by_text, differ, either, groups, least, names, ok, warn
+from afa_llm.doctor.rows import Row, by_text, differ, either, groups, is_true, least, names, ok, warn
 
 COMPARED = (
     "NCCL_IB_DISABLE",
@@ -40,7 +40,7 @@ def environment(findings: Findings) -> list[Row]:
                 )
             )
     name = "ACCELERATE_USE_CPU"
-    having = [node for node, fact in facts.items() if _is_true(fact.environment.get(name))]
+    having = [node for node, fact in facts.items() if is_true(fact.environment.get(name))]
     if having:
         rows.append(
             warn(
@@ -127,7 +127,3 @@ def _present(name: str, value: str, facts: Facts) -> bool:
         if not value.startswith("="):
             return any(there.startswith(part) for part in value.split(",") for there in facts.interfaces)
     return any(part in facts.interfaces for part in value.lstrip("=").split(","))
-
-
-def _is_true(value: str | None) -> bool:
-    return (value or "").strip().lower() in ("1", "true", "yes", "on", "y", "t")
