@@ -189,7 +189,7 @@ class _Examination:
     async def _reduce(self) -> None:
         """All processes of the nodes that answer, meeting at the master's place."""
         taking_part = [patient for patient in self.patients if not patient.findings.trouble]
-        world = sum(patient.findings.processes for patient in taking_part)
+        world = sum(patient.findings.on_trial for patient in taking_part)
         master = self.findings.master
         if not taking_part or taking_part[0] is not self.patients[0] or not master.address:
             return
@@ -205,12 +205,12 @@ class _Examination:
         firsts = {}
         for patient in taking_part:
             firsts[patient.number] = first
-            first += patient.findings.processes
+            first += patient.findings.on_trial
 
         async def reduce(patient: _Patient) -> None:
             trip = trial.model_dump() | {
                 "first_rank": firsts[patient.number],
-                "count": patient.findings.processes,
+                "count": patient.findings.on_trial,
                 "address": master.address,
                 "port": port,
             }

@@ -132,6 +132,11 @@ class NodeFindings(BaseModel):
             return self.slots
         return len(self.facts.gpus) or 2 if self.facts else 0
 
+    @property
+    def on_trial(self) -> int:
+        """Processes of the trial all-reduce: as many, but no more than a node can carry if its slots are a slip."""
+        return min(self.processes, max(2, self.facts.cores, len(self.facts.gpus))) if self.facts else 0
+
 
 class Master(BaseModel):
     """Where the ranks meet."""

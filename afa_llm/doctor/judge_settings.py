@@ -14,6 +14,7 @@ COMPARED = (
     "ACCELERATE_USE_CPU",
     "OMP_NUM_THREADS",
     "HF_HUB_OFFLINE",
+    "AFA_DATA",
 )
 """Should be set alike everywhere. The interfaces have a check of their own; visible devices may differ."""
 LEFT_OVER = ("RANK", "LOCAL_RANK", "WORLD_SIZE")

@@ -126,6 +126,13 @@ PLANTED: dict[str, tuple[Findings, str, str, str, str]] = {
         "NCCL_IB_DISABLE: (unset) on a, c; 1 on b",
         ".deepspeed_env",
     ),
+    "suites named for one node only": (
+        with_second_facts(environment={"OMP_NUM_THREADS": "1", "AFA_DATA": "/data"}),
+        "environment",
+        "warn",
+        "AFA_DATA: (unset) on a, c; /data on b",
+        ".deepspeed_env",
+    ),
     "left-over rank": (with_all_facts(environment={"WORLD_SIZE": "8"}), "environment", "warn", "WORLD_SIZE", "unset"),
     "accelerate on CPU": (
         with_all_facts(environment={"ACCELERATE_USE_CPU": "1"}),

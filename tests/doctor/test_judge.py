@@ -127,3 +127,10 @@ def test_one_gpu_has_nothing_to_exchange() -> None:
     assert findings.trial
     findings.trial.world = 1
     assert judge(findings)[-1].found == "nccl, 1 process: starts; nothing to exchange"
+
+
+def test_a_wrong_number_of_slots_does_not_flood_a_node() -> None:
+    """The trial starts real processes, each of which loads torch."""
+    assert node("a", slots=4096, facts=facts("a", cores=16)).on_trial == 16
+    assert node("a", slots=8, facts=facts("a", cores=1, gpus=(gpu(),) * 8)).on_trial == 8
+    assert node("a", slots=2, facts=facts("a", cores=1)).on_trial == 2
