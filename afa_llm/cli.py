@@ -133,6 +133,10 @@ def _inspect(options: argparse.Namespace) -> None:
             f"--config {options.config}: --run {options.folder} brings that run's settings; leave one of the two out"
         )
     if options.folder:
+        if not (options.folder / "config.yaml").is_file():
+            raise AfaError(
+                f"--run {options.folder}: no run, config.yaml is missing there; name a run's folder, such as runs/demo"
+            )
         config = load_config(str(options.folder / "config.yaml"))
         adapter = adapter or options.folder / "adapter"
     else:

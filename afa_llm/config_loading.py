@@ -26,6 +26,8 @@ def load_config(path: str | None = None, overrides: Iterable[str] = ()) -> Confi
     contradictory settings.
     """
     values = read_yaml(path) if path else {}
+    if values.keys() >= {"arms", "data_sets"}:
+        raise AfaError(f"{path}: a benchmark, not the settings of one run; start it with `afa benchmark {path}`")
     overridden = {lay_over(values, override) for override in overrides}
     checked = check_values(values)
     if isinstance(checked, Config):

@@ -73,6 +73,13 @@ def test_files_that_hold_no_configuration(write: Any, text: str | bytes, words: 
     assert "\n" not in found
 
 
+def test_a_benchmark_is_no_configuration_of_a_run(write: Any) -> None:
+    file = write("name: x\narms: {a: {}}\ndata_sets: {d: {}}\n")
+    assert (
+        message(path=file) == f"{file}: a benchmark, not the settings of one run; start it with `afa benchmark {file}`"
+    )
+
+
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     assert (
         message(path=tmp_path / "no.yaml") == f"{tmp_path / 'no.yaml'}: no such file; name a YAML file or builtin:demo"
