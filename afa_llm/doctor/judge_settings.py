@@ -121,10 +121,12 @@ def _gloo_on_loopback(findings: Findings, facts: dict[str, Facts]) -> list[Row]:
 
 
 def _present(name: str, value: str, facts: Facts) -> bool:
-    """Whether an interface of that name is there. NCCL takes prefixes, `=` for whole names and `^` for exclusion."""
-    if name == "NCCL_SOCKET_IFNAME":
-        if value.startswith("^"):
-            return True
-        if not value.startswith("="):
-            return any(there.startswith(part) for part in value.split(",") for there in facts.interfaces)
-    return any(part in facts.interfaces for part in value.lstrip("=").split(","))
+    """Whether it leads to interfaces that are there. gloo wants each; NCCL one, and takes prefixes, `=` for whole names
+    and `^` for exclusion."""
+    if name == "GLOO_SOCKET_IFNAME":
+        return all(part in facts.interfaces for part in value.split(","))
+    if value.startswith("^"):
+        return True
+    if value.startswith("="):
+        return any(part in facts.interfaces for part in value.removeprefix("=").split(","))
+    return any(there.startswith(part) for part in value.split(",") if part for there in facts.interfaces)

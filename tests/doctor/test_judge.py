@@ -81,6 +81,13 @@ def test_nccl_takes_prefixes_whole_names_and_exclusions() -> None:
         assert worst(troubles(with_all_facts(environment={"NCCL_SOCKET_IFNAME": value}))) == "fail", value
 
 
+def test_gloo_takes_whole_names_and_needs_each() -> None:
+    for value, known in (("eth0", True), ("lo,eth0", True), ("eth0,ib0", False), ("=eth0", False), ("eth", False)):
+        environment = {"GLOO_SOCKET_IFNAME": value}
+        rows = [row for row in troubles(with_all_facts(environment=environment)) if row.check == "interfaces"]
+        assert [row.verdict for row in rows] == ([] if known else ["fail"]), value
+
+
 def test_interface_row_names_what_is_set() -> None:
     rows = judge(with_all_facts(environment={"NCCL_SOCKET_IFNAME": "eth0"}))
     assert [row.found for row in rows if row.check == "interfaces"] == ["NCCL_SOCKET_IFNAME=eth0"]
