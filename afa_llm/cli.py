@@ -19,6 +19,7 @@ from typing import NoReturn
 from afa_llm.cli_options import build_parser
 from afa_llm.endings import end_process, told_endings
 from afa_llm.errors import INTERRUPTED, AfaError, PeerLostError
+from afa_llm.telling import tell
 
 LEADER_SECONDS = 20.0  # for rank 0 to meet the same error
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             time.sleep(LEADER_SECONDS)
             tells = True
         if tells:
-            print(f"afa {options.verb}: {error}", file=sys.stderr, flush=True)
+            tell(f"afa {options.verb}: {error}")
         end_process(error.exit_code)
     except KeyboardInterrupt:
         end_process(INTERRUPTED)
@@ -132,6 +133,10 @@ def _inspect(options: argparse.Namespace) -> None:
             f"--config {options.config}: --run {options.folder} brings that run's settings; leave one of the two out"
         )
     if options.folder:
+        if not (options.folder / "config.yaml").is_file():
+            raise AfaError(
+                f"--run {options.folder}: no run, config.yaml is missing there; name a run's folder, such as runs/demo"
+            )
         config = load_config(str(options.folder / "config.yaml"))
         adapter = adapter or options.folder / "adapter"
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -25,6 +26,8 @@ def load_config(path: str | None = None, overrides: Iterable[str] = ()) -> Confi
     contradictory settings.
     """
     values = read_yaml(path) if path else {}
+    if values.keys() >= {"arms", "data_sets"}:
+        raise AfaError(f"{path}: a benchmark, not the settings of one run; start it with `afa benchmark {path}`")
     overridden = {lay_over(values, override) for override in overrides}
     checked = check_values(values)
     if isinstance(checked, Config):
@@ -64,6 +67,8 @@ def read_yaml(path: str) -> dict[str, Any]:
     """A YAML mapping from a file or `builtin:<name>`. Raises AfaError where it is missing, unreadable or no mapping."""
     file = resolve_builtin(path, "configs", ".yaml")
     try:
+        if Path(os.path.realpath(file)).is_fifo():  # what a shell makes for `<(command)` leads to no such path
+            raise AfaError(f"{path}: a named pipe, not a file; name a YAML file")
         values = load_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AfaError(f"{path}: no such file; name a YAML file or builtin:demo") from None

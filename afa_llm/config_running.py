@@ -24,7 +24,10 @@ class Run(Section):
     )
     threads: int = Field(1, ge=1, le=1024, description="CPU threads of each process")
     overwrite: bool = Field(False, description="replace an earlier run of the same name; else refuse")
-    resume: bool = Field(False, description="continue a run of the same name from its newest good checkpoint")
+    resume: bool = Field(
+        False,
+        description="continue a run of the same name from its newest good checkpoint, whatever run.overwrite says",
+    )
 
     @field_validator("output_dir")
     @classmethod

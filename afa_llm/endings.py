@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import select
 import sys
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ def told_endings() -> Iterator[None]:
             if sys.stdout is not None:  # None where it was closed before the start
                 sys.stdout.flush()
     except BrokenPipeError:
+        if not _reader_gone():
+            raise  # another pipe or connection: the command is not done
         # Whoever read the output (`| head`) has gone; Python would try to flush it once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -40,6 +43,15 @@ def told_endings() -> Iterator[None]:
         if error.errno not in UNUSABLE:
             raise
         raise AfaError(f"{error.filename or 'output'}: {error.strerror}") from error
+
+
+def _reader_gone() -> bool:
+    """Whether nobody reads stdout any more."""
+    if sys.stdout is None:
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout, 0)  # errors are told unasked
+    return any(happened & select.POLLERR for _, happened in poll.poll(0))
 
 
 def end_process(exit_code: int) -> NoReturn:

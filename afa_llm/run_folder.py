@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from afa_llm.data.quarantine import Quarantine
 from afa_llm.errors import AfaError
 from afa_llm.evaluation import json_files
 from afa_llm.material import Material
+from afa_llm.telling import tell
 from afa_llm.training.distributed import World
 from afa_llm.training.durable_files import lock_file
 
@@ -155,7 +155,7 @@ def _claim(config: Config, folder: Path, world: World) -> None:
     if begun and not config.run.resume:
         _clear(folder)
     for change in changed_settings(folder, config):
-        print(f"resumed with {change}", file=sys.stderr, flush=True)
+        tell(f"resumed with {change}")
     (folder / "items").mkdir(exist_ok=True)
     if not (begun and config.run.resume):
         save_settings(config, folder, world)

@@ -32,7 +32,13 @@ remote_word() {
 hostfile=$1
 shift
 [ -r "$hostfile" ] || refuse "$hostfile: cannot be read"
+[ -f "$hostfile" ] || refuse "$hostfile: not a file; without one DeepSpeed would train on this machine alone"
 command -v pdsh >/dev/null 2>&1 || refuse "pdsh is not installed here (Debian: apt-get install pdsh); or see launch/node.sh"
+special=$'[][:space:]"\'\\$`;&|<>()*?{}%[]'
+for path in "$(pwd -P)" "$(command -v deepspeed)"; do # the program lies beside its Python
+    [[ ! $path =~ $special ]] ||
+        refuse "$path: DeepSpeed hands this path to the other shells without quotes; work in one of letters, digits and -_./"
+done
 port=${MASTER_PORT:-29500}
 arguments=(--hostfile "$hostfile" --force_multi --master_port "$port")
 [ -z "${MASTER_ADDR:-}" ] || arguments+=(--master_addr "$MASTER_ADDR" --no_ssh_check)

@@ -18,7 +18,7 @@ refuse() {
 [ $# -ge 1 ] || refuse "CONFIG is missing"
 rank=${NODE_RANK:-${JOB_COMPLETION_INDEX:-${SLURM_NODEID:-}}}
 for setting in "NODES=${NODES:-}" "NODE_RANK=$rank" "SLOTS=${SLOTS:-}" "MASTER_PORT=${MASTER_PORT:=29500}"; do
-    [[ ${setting#*=} =~ ^[0-9]+$ ]] || refuse "$setting: must be a whole number"
+    [[ ${setting#*=} =~ ^(0|[1-9][0-9]*)$ ]] || refuse "$setting: must be a whole number"
 done
 [ "$rank" -lt "$NODES" ] || refuse "NODE_RANK=$rank: must be below NODES=$NODES"
 [ "$SLOTS" -gt 0 ] || refuse "SLOTS=$SLOTS: must be at least 1"

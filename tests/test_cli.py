@@ -49,3 +49,10 @@ def test_inspect_takes_settings_from_one_place(tmp_path: Path) -> None:
     options = build_parser().parse_args(["inspect", "a film", "--run", str(tmp_path), "--config", "builtin:demo"])
     with pytest.raises(AfaError, match=r"--config builtin:demo: --run .* leave one of the two out"):
         VERBS["inspect"](options)
+
+
+def test_inspect_of_what_is_no_run(tmp_path: Path) -> None:
+    """It was told to name a YAML file."""
+    options = build_parser().parse_args(["inspect", "a film", "--run", str(tmp_path)])
+    with pytest.raises(AfaError, match=r"--run .*: no run, config.yaml is missing there; name a run's folder"):
+        VERBS["inspect"](options)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from afa_llm.errors import AfaError
+
 
 @dataclass(frozen=True)
 class Access:
@@ -38,13 +40,19 @@ def _options(access: Access) -> list[str]:
         options += ["-F", str(access.ssh_config)]
     if access.ssh_port:
         options += ["-p", str(access.ssh_port)]
-    return options + shlex.split(os.environ.get("PDSH_SSH_ARGS_APPEND", ""))  # pdsh hands these to ssh too
+    further = os.environ.get("PDSH_SSH_ARGS_APPEND", "")  # pdsh hands these to ssh too
+    try:
+        return options + shlex.split(further)
+    except ValueError as error:
+        raise AfaError(f'PDSH_SSH_ARGS_APPEND = "{further}": {str(error).lower()}; mend its quotes') from None
 
 
-def explain(reason: str, host: str, access: Access, folder: str) -> str:
-    """The mend for an agent that did not start. reason: the last line that ssh or the node's shell printed."""
+def explain(reason: str, host: str | None, access: Access, folder: str) -> str:
+    """The mend for an agent that did not start. reason: the last line that ssh or the node's shell printed; host: None
+    for this machine, which is not asked through ssh."""
     text = reason.lower()
     mends = {
+        "can't open user config file": "give an ssh configuration that is there: --ssh-config, PDSH_SSH_ARGS_APPEND",
         "no module named afa_llm": f"install afa-llm there for {access.python}, or name another one with --python",
         "no module named": f"install afa-llm there with all it needs for {access.python}",
         "invalid choice: 'doctor'": "install the same afa-llm there: its own has no doctor",
@@ -65,4 +73,5 @@ def explain(reason: str, host: str, access: Access, folder: str) -> str:
     for sign, mend in mends.items():
         if sign in text:
             return mend
-    return f"try by hand: {shlex.join(['ssh', *_options(access), host, 'true'])}"
+    by_hand = agent_command(access) if host is None else ["ssh", *_options(access), host, "true"]
+    return f"try by hand: {shlex.join(by_hand)}"

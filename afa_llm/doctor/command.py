@@ -25,7 +25,7 @@ def run(options: argparse.Namespace, config: Config, config_file: str | None) ->
         hosts=read_hostfile(options.hostfile) if options.hostfile else (),
         access=Access(options.python, options.ssh_config, options.ssh_port),
         folder=os.getcwd(),
-        environment=launch_environment(os.environ, launcher_folders()),
+        environment=launch_environment(os.environ, launcher_folders()) if options.hostfile else {},
         master_address=options.master_addr,
         master_port=options.master_port,
         limit_s=options.timeout,

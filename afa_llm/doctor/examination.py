@@ -73,6 +73,7 @@ class _Examination:
             output_dir=config.run.output_dir,
             input_paths=input_paths(config, plan.config_file),
             launcher_found=shutil.which("pdsh") is not None,
+            launcher_paths=(plan.folder, plan.access.python) if plan.hosts else (),
         )
 
     async def run(self) -> Findings:
@@ -111,7 +112,8 @@ class _Examination:
                 await step(patient)
             except (LostError, TroubleError) as error:
                 found.trouble = str(error)
-                found.mend = explain(found.trouble, found.name, self.plan.access, self.plan.folder)
+                host = found.name if self.plan.hosts else None
+                found.mend = explain(found.trouble, host, self.plan.access, self.plan.folder)
             except ValidationError:
                 found.trouble = "its afa-llm answers in another form"
                 found.mend = "install the same afa-llm on every node"
@@ -187,7 +189,7 @@ class _Examination:
     async def _reduce(self) -> None:
         """All processes of the nodes that answer, meeting at the master's place."""
         taking_part = [patient for patient in self.patients if not patient.findings.trouble]
-        world = sum(patient.findings.processes for patient in taking_part)
+        world = sum(patient.findings.on_trial for patient in taking_part)
         master = self.findings.master
         if not taking_part or taking_part[0] is not self.patients[0] or not master.address:
             return
@@ -203,12 +205,12 @@ class _Examination:
         firsts = {}
         for patient in taking_part:
             firsts[patient.number] = first
-            first += patient.findings.processes
+            first += patient.findings.on_trial
 
         async def reduce(patient: _Patient) -> None:
             trip = trial.model_dump() | {
                 "first_rank": firsts[patient.number],
-                "count": patient.findings.processes,
+                "count": patient.findings.on_trial,
                 "address": master.address,
                 "port": port,
             }

@@ -29,6 +29,8 @@ class Input(Answer):
     """Equal where contents are equal (see inputs.py); None: not there."""
     cached: bool | None = None
     """For a model's hub name: whether it lies in the node's hub cache. None: does not apply."""
+    trouble: str | None = None
+    """Why what is there cannot be read."""
 
 
 class Folder(Answer):
@@ -130,6 +132,11 @@ class NodeFindings(BaseModel):
             return self.slots
         return len(self.facts.gpus) or 2 if self.facts else 0
 
+    @property
+    def on_trial(self) -> int:
+        """Processes of the trial all-reduce: as many, but no more than a node can carry if its slots are a slip."""
+        return min(self.processes, max(2, self.facts.cores, len(self.facts.gpus))) if self.facts else 0
+
 
 class Master(BaseModel):
     """Where the ranks meet."""
@@ -164,6 +171,8 @@ class Findings(BaseModel):
     """setting -> path or hub name"""
     launcher_found: bool = True
     """Whether pdsh, the launcher's default way to several nodes, is installed here."""
+    launcher_paths: tuple[str, ...] = ()
+    """The folder and the interpreter that the launcher names to every node."""
 
     @property
     def answered(self) -> list[NodeFindings]:

@@ -24,9 +24,12 @@ class Host:
 def read_hostfile(path: Path) -> list[Host]:
     """The hosts in their order; the first one is the head node.
 
-    Raises AfaError with file and line: unreadable, no `host slots=N`, slots=0, a host named twice, or no host at all.
+    Raises AfaError with file and line: unreadable, not a file, no `host slots=N`, slots=0, a host named twice,
+    or no host at all.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise AfaError(f"--hostfile {path}: not a file; the launcher would train on this machine alone")
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise AfaError(f"--hostfile {path}: no such file; leave it out to check this machine alone") from None

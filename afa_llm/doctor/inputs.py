@@ -44,7 +44,14 @@ def _sources(config: Config) -> dict[str, Source]:
 
 
 def look_at(setting: str, path: str) -> Input:
-    """The input as this machine sees it. Raises OSError where it is there and cannot be read."""
+    """The input as this machine sees it."""
+    try:
+        return _look_at(setting, path)
+    except OSError as error:
+        return Input(fingerprint=None, trouble=error.strerror or str(error))
+
+
+def _look_at(setting: str, path: str) -> Input:
     place = Path(path).expanduser() if setting.startswith(EXPANDED) else Path(path)
     if place.is_dir():
         return Input(fingerprint=_of_folder(place))

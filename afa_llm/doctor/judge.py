@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from afa_llm.doctor.findings import Findings
 from afa_llm.doctor.judge_files import disk_space, inputs, output_folder
 from afa_llm.doctor.judge_machines import gpu_memory, gpus, limits, shared_memory, versions
 from afa_llm.doctor.judge_network import all_reduce, clocks, head_reachable, master_port
 from afa_llm.doctor.judge_settings import environment, interfaces, threads
-from afa_llm.doctor.rows import Row, by_text, counted, either, names, ok, warn
+from afa_llm.doctor.rows import Row, by_text, counted, either, fail, names, ok, warn
+
+OBEYED = re.compile(r"""[\s"'\\$`;&|<>()*?{}%\[\]]""")
+"""By a shell, and % by pdsh; as in launch/hostfile.sh."""
+MISTAKEN = re.compile(r"[^:]+:(?!:)|.*@.*:")
+"""IPv6 addresses that pdsh reads as WAY:HOST; those that begin with one part, as fe80::1, it reads."""
 
 
 def judge(findings: Findings) -> list[Row]:
@@ -36,7 +43,7 @@ def judge(findings: Findings) -> list[Row]:
 
 
 def nodes(findings: Findings) -> list[Row]:
-    """Who answers, whether two names are one machine, and whether the launcher's way to them is installed."""
+    """Who answers, whether two names are one machine, and what is in the launcher's way to them."""
     rows = []
     for mend in dict.fromkeys(node.mend for node in findings.nodes):
         silent = {node.name: node.trouble for node in findings.nodes if node.trouble and node.mend == mend}
@@ -54,6 +61,19 @@ def nodes(findings: Findings) -> list[Row]:
                     "list each machine once, with all its slots; its ports and GPUs are there once",
                 )
             )
+    rows += _launcher(findings)
+    if findings.with_hostfile:
+        slots = sum(node.processes for node in findings.nodes)
+        told = f"{counted(len(findings.nodes), 'node')}, {counted(slots, 'slot')}, all answer"
+    else:
+        facts = findings.answered[0].facts if findings.answered else None
+        told = f"this machine alone ({facts.hostname if facts else '?'})"
+    return either(rows, ok("nodes", told))
+
+
+def _launcher(findings: Findings) -> list[Row]:
+    """What keeps the launcher from nodes that the doctor reaches."""
+    rows = []
     if len(findings.nodes) > 1 and not findings.launcher_found:
         rows.append(
             warn(
@@ -62,10 +82,22 @@ def nodes(findings: Findings) -> list[Row]:
                 "install pdsh, or start with --launcher or --no_ssh",
             )
         )
-    if findings.with_hostfile:
-        slots = sum(node.processes for node in findings.nodes)
-        told = f"{counted(len(findings.nodes), 'node')}, {counted(slots, 'slot')}, all answer"
-    else:
-        facts = findings.answered[0].facts if findings.answered else None
-        told = f"this machine alone ({facts.hostname if facts else '?'})"
-    return either(rows, ok("nodes", told))
+    torn = [repr(path) for path in findings.launcher_paths if OBEYED.search(path)]
+    if torn:
+        rows.append(
+            fail(
+                "nodes",
+                f"the deepspeed launcher hands {names(torn)} to the nodes' shells without quotes",
+                "work in a path without blanks and other signs that a shell obeys",
+            )
+        )
+    addresses = [node.name for node in findings.nodes if MISTAKEN.match(node.name)]
+    if addresses:
+        rows.append(
+            warn(
+                "nodes",
+                f"pdsh takes the beginning of {names(addresses)} for a way to connect",
+                "list a name or an IPv4 address; or start with --no_ssh",
+            )
+        )
+    return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from afa_llm.doctor.findings import Findings
 from afa_llm.doctor.inputs import may_be_on_hub
 from afa_llm.doctor.judge_machines import facts_of
-from afa_llm.doctor.rows import Row, differ, either, fail, groups, least, names, ok, size, warn
+from afa_llm.doctor.rows import Row, differ, either, fail, groups, is_true, least, names, ok, size, warn
 
 DISK_FAIL_BYTES, DISK_WARN_BYTES = 2**30, 10 * 2**30
 
@@ -14,9 +14,15 @@ def inputs(findings: Findings) -> list[Row]:
     """Configuration, model, data and templates: on every node, and the same."""
     facts, rows = facts_of(findings), []
     for setting, path in findings.input_paths.items():
-        print_of = {node: fact.inputs[setting].fingerprint for node, fact in facts.items() if setting in fact.inputs}
+        seen = {node: fact.inputs[setting] for node, fact in facts.items() if setting in fact.inputs}
+        closed = {node: f"cannot be read on {node}: {found.trouble}" for node, found in seen.items() if found.trouble}
+        print_of = {node: found.fingerprint for node, found in seen.items() if node not in closed}
         lacking = [node for node, fingerprint in print_of.items() if fingerprint is None]
         what = f"{setting} = {path}"
+        for trouble in closed.values():
+            rows.append(
+                fail("inputs", f"{what}: {trouble}", "make it readable for the user that runs the job, or name another")
+            )
         if print_of and len(lacking) == len(print_of) and may_be_on_hub(setting, path):
             rows += _hub(findings, setting, what)
         elif lacking:
@@ -34,7 +40,7 @@ def _hub(findings: Findings, setting: str, what: str) -> list[Row]:
     """A name of the hub: a model should lie in the cache of every node; of data nothing is known before."""
     facts = facts_of(findings)
     uncached = [node for node, fact in facts.items() if fact.inputs[setting].cached is False]
-    offline = [node for node in uncached if facts[node].environment.get("HF_HUB_OFFLINE", "") not in ("", "0")]
+    offline = [node for node in uncached if is_true(facts[node].environment.get("HF_HUB_OFFLINE"))]
     if offline:
         return [
             fail(
@@ -62,11 +68,13 @@ def output_folder(findings: Findings) -> list[Row]:
     wrote = [node for node in written if node.folder and not node.folder.trouble]
     for node in written:
         if node.folder and node.folder.trouble:
+            full = any(sign in node.folder.trouble.lower() for sign in ("no space", "quota"))
+            mend = "make room there" if full else "make it writable for the user that runs the job"
             rows.append(
                 fail(
                     "output folder",
                     f"{what}: {node.name} cannot write to {node.folder.path}: {node.folder.trouble}",
-                    "make it writable for the user that runs the job, or set another run.output_dir",
+                    f"{mend}, or set another run.output_dir",
                 )
             )
     numbers = {node.name: k for k, node in enumerate(findings.nodes)}

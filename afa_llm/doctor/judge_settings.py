@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from afa_llm.doctor.findings import Facts, Findings
 from afa_llm.doctor.judge_machines import facts_of
-from afa_llm.doctor.rows import Row, by_text, differ, either, groups, least, names, ok, warn
+from afa_llm.doctor.rows import Row, by_text, differ, either, groups, is_true, least, names, ok, warn
 
 COMPARED = (
     "NCCL_IB_DISABLE",
@@ -14,6 +14,7 @@ COMPARED = (
     "ACCELERATE_USE_CPU",
     "OMP_NUM_THREADS",
     "HF_HUB_OFFLINE",
+    "AFA_DATA",
 )
 """Should be set alike everywhere. The interfaces have a check of their own; visible devices may differ."""
 LEFT_OVER = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -40,7 +41,7 @@ def environment(findings: Findings) -> list[Row]:
                 )
             )
     name = "ACCELERATE_USE_CPU"
-    having = [node for node, fact in facts.items() if _is_true(fact.environment.get(name))]
+    having = [node for node, fact in facts.items() if is_true(fact.environment.get(name))]
     if having:
         rows.append(
             warn(
@@ -120,14 +121,12 @@ def _gloo_on_loopback(findings: Findings, facts: dict[str, Facts]) -> list[Row]:
 
 
 def _present(name: str, value: str, facts: Facts) -> bool:
-    """Whether an interface of that name is there. NCCL takes prefixes, `=` for whole names and `^` for exclusion."""
-    if name == "NCCL_SOCKET_IFNAME":
-        if value.startswith("^"):
-            return True
-        if not value.startswith("="):
-            return any(there.startswith(part) for part in value.split(",") for there in facts.interfaces)
-    return any(part in facts.interfaces for part in value.lstrip("=").split(","))
-
-
-def _is_true(value: str | None) -> bool:
-    return (value or "").strip().lower() in ("1", "true", "yes", "on", "y", "t")
+    """Whether it leads to interfaces that are there. gloo wants each; NCCL one, and takes prefixes, `=` for whole names
+    and `^` for exclusion."""
+    if name == "GLOO_SOCKET_IFNAME":
+        return all(part in facts.interfaces for part in value.split(","))
+    if value.startswith("^"):
+        return True
+    if value.startswith("="):
+        return any(part in facts.interfaces for part in value.removeprefix("=").split(","))
+    return any(there.startswith(part) for part in value.split(",") if part for there in facts.interfaces)

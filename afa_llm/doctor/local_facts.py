@@ -36,6 +36,7 @@ WATCHED = (
     "ACCELERATE_USE_CPU",
     "OMP_NUM_THREADS",
     "HF_HUB_OFFLINE",
+    "AFA_DATA",
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",

@@ -17,15 +17,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `afa doctor`, but CONFIG and overrides."""
     parser.add_argument("--hostfile", type=Path, metavar="F", help="DeepSpeed hostfile; left out: this machine alone")
     parser.add_argument("--master-addr", "--master_addr", metavar="A", help="default: the head's first address")
-    parser.add_argument("--master-port", "--master_port", type=int, default=29500, metavar="P", help="default: 29500")
+    parser.add_argument("--master-port", "--master_port", type=_port, default=29500, metavar="P", help="default: 29500")
     parser.add_argument("--ssh-config", "--ssh_config", type=Path, metavar="FILE", help="as for ssh -F")
-    parser.add_argument("--ssh-port", "--ssh_port", type=int, metavar="P", help="as for ssh -p")
+    parser.add_argument("--ssh-port", "--ssh_port", type=_port, metavar="P", help="as for ssh -p")
     parser.add_argument("--python", default=sys.executable, metavar="PATH", help="interpreter on the nodes; this one's")
     parser.add_argument(
         "--timeout", type=_seconds, default=90.0, metavar="S", help="seconds for one answer of a node; default: 90"
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
     parser.add_argument("--agent", action="store_true", help=argparse.SUPPRESS)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text}: a port is a number from 1 to 65535")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -91,6 +91,11 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else plural}"
 
 
+def is_true(value: str | None) -> bool:
+    """Whether an environment variable of Hugging Face's says yes."""
+    return (value or "").strip().lower() in ("1", "true", "yes", "on", "y", "t")
+
+
 def either(troubles: Sequence[Row], fine: Row) -> list[Row]:
     """The troubles, or the one row that says all is well."""
     return list(troubles) or [fine]

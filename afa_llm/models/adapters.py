@@ -5,6 +5,7 @@ and peft.
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,8 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
 
     try:
         model.save_pretrained(str(folder), safe_serialization=True)  # type: ignore[operator]
+        # safetensors makes files for their owner alone; an engine may run under another user.
+        shutil.copymode(folder / "adapter_config.json", folder / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in its own way
         raise AfaError(f"{folder}: the adapter cannot be written: {first_reason(error)}") from error
     expected = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from afa_llm.errors import AfaError
+from afa_llm.telling import tell
 from afa_llm.training.best_validation import best_step, forget_best
 from afa_llm.training.distributed import World
 from afa_llm.training.durable_files import digest_of, publish_folder, recover_folders, remove_folder, write_durably
@@ -201,7 +202,7 @@ def _newest_good(folder: Path) -> tuple[Path | None, str | None]:
         fault = fault_of(path)
         if fault is None:
             return path, None
-        print(f"{path}: {fault}; trying the one before", flush=True)
+        tell(f"{path}: {fault}; trying the one before")
         if (path / MANIFEST).exists():
             faults.append(f"{path.name}: {fault}")
     if faults:
@@ -220,7 +221,7 @@ def _forget_lost_best(folder: Path, good: Path | None) -> None:
         return
     fault = fault_of(path)
     if fault:
-        print(f"{path}, the best validation so far: {fault}; the best of what is left will be taken", flush=True)
+        tell(f"{path}, the best validation so far: {fault}; the best of what is left will be taken")
         forget_best(folder)
 
 

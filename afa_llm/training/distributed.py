@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from afa_llm.errors import AfaError
+from afa_llm.telling import tell
 from afa_llm.training.interruption import StopRequest
 
 LAUNCH = "start several processes with the deepspeed launcher, which sets it, or unset it for one process"
@@ -71,7 +71,7 @@ class World:
     def tell(self, text: str) -> None:
         """A line for the user, from rank 0 only."""
         if self.leads and text:
-            print(text, file=sys.stderr, flush=True)
+            tell(text)
 
     def largest(self, number: float) -> float:
         """The largest over all ranks."""

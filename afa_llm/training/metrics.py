@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from afa_llm.telling import tell
 from afa_llm.training.distributed import World
 
 METRICS = "metrics.jsonl"
@@ -94,7 +95,7 @@ class MetricsLog:
         kept = [line for line in lines if _step_of(line) <= step]
         lost = sum(math.isinf(_step_of(line)) for line in lines[:-1])  # the last one may be cut off by a kill
         if lost:
-            print(f"{self.path}: {lost} damaged line(s) left out", file=sys.stderr, flush=True)
+            tell(f"{self.path}: {lost} damaged line(s) left out")
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         partial.replace(self.path)
@@ -105,9 +106,9 @@ class MetricsLog:
         shown = [f"{label} {values[name]:.3f}" for name, label in SHOWN if math.isfinite(values.get(name, math.nan))]
         line = f"step {step}/{self.total}  {'  '.join(shown)}  {_clock(left)} left"
         if sys.stderr.isatty():
-            print(f"\r\x1b[K{line}", end="" if step < self.total else "\n", file=sys.stderr, flush=True)
+            tell(f"\r\x1b[K{line}", end="" if step < self.total else "\n")
         elif step == self.total or step % max(1, self.total // 20) == 0:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
 
 def logged_at(folder: Path, step: int) -> dict[str, float]:

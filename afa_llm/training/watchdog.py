@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from afa_llm.errors import PEER_LOST, PeerLostError
+from afa_llm.telling import tell
 from afa_llm.training.distributed import World
 from afa_llm.training.interruption import LauncherWatch
 from afa_llm.training.roll_call import Beat, RollCall
@@ -167,7 +167,7 @@ class Watchdog:
         asks it to end and waits for half a minute.
         """
         if self._speaks(blamed):
-            print(f"afa: {self._lost(blamed, what)}", file=sys.stderr, flush=True)
+            tell(f"afa: {self._lost(blamed, what)}")
         for beat in blamed:
             if self._is_neighbour(beat):
                 with suppress(OSError):

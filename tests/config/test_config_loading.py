@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,11 +73,37 @@ def test_files_that_hold_no_configuration(write: Any, text: str | bytes, words: 
     assert "\n" not in found
 
 
+def test_a_benchmark_is_no_configuration_of_a_run(write: Any) -> None:
+    file = write("name: x\narms: {a: {}}\ndata_sets: {d: {}}\n")
+    assert (
+        message(path=file) == f"{file}: a benchmark, not the settings of one run; start it with `afa benchmark {file}`"
+    )
+
+
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     assert (
         message(path=tmp_path / "no.yaml") == f"{tmp_path / 'no.yaml'}: no such file; name a YAML file or builtin:demo"
     )
     assert message(path=tmp_path) == f"{tmp_path}: a folder, not a file; name a YAML file"
+
+
+@pytest.mark.parametrize("through_link", [False, True])
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path, through_link: bool) -> None:
+    """Nobody writes into it: reading it would wait for ever. One that a shell makes for `<(command)` has no name."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    path = tmp_path / ("link" if through_link else "pipe")
+    command = [sys.executable, "-m", "afa_llm", "config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (2, f"afa config: {path}: a named pipe, not a file; name a YAML file\n")
+
+
+def test_a_pipe_of_the_shell_is_read() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"run: {name: piped}\n")
+    os.close(writer)
+    with os.fdopen(reader):
+        assert load_config(f"/dev/fd/{reader}").run.name == "piped"
 
 
 def test_unknown_builtins_name_the_known() -> None:

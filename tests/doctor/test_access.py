@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from afa_llm.doctor.access import Access, explain, ssh_command
+from afa_llm.errors import AfaError
 
 
 def test_nothing_of_the_user_becomes_shell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +44,8 @@ def test_options_of_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
         ("bash: line 1: cd: /work: No such file or directory", "make /work there"),
         ("env: ‘/opt/python’: No such file or directory", "no /opt/python there"),
         ("afa: error: argument VERB: invalid choice: 'doctor' (choose from 'demo')", "has no doctor"),
-        ("something else", "try by hand"),
+        ("Can't open user config file conf: No such file or directory", "give an ssh configuration that is there"),
+        ("something else", "try by hand: ssh"),
     ],
 )
 def test_reasons_have_mends(reason: str, mend: str) -> None:
@@ -53,3 +55,16 @@ def test_reasons_have_mends(reason: str, mend: str) -> None:
 def test_a_hostfile_of_localhost_needs_no_ssh_but_no_hostfile() -> None:
     reason = "ssh: connect to host localhost port 22: Connection refused"
     assert "leave the hostfile out" in explain(reason, "localhost", Access("python"), "/work")
+
+
+def test_on_this_machine_nothing_is_tried_over_ssh() -> None:
+    mend = explain("hung up without a word", None, Access("/opt/my python"), "/work")
+    assert mend == "try by hand: '/opt/my python' -m afa_llm doctor --agent"
+
+
+def test_ssh_options_that_cannot_be_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PDSH_SSH_ARGS_APPEND", "-o 'User=me")
+    with pytest.raises(
+        AfaError, match=r"PDSH_SSH_ARGS_APPEND = \"-o 'User=me\": no closing quotation; mend its quotes"
+    ):
+        ssh_command(Access("python"), "node", "/", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,11 @@ def test_no_file_and_no_host(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("# nobody\n")
     with pytest.raises(AfaError, match="names no host"):
         read_hostfile(tmp_path / "empty")
+
+
+def test_what_is_no_file_is_none_to_the_launcher(tmp_path: Path) -> None:
+    """DeepSpeed trains on this machine alone then; and a pipe would be waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(AfaError, match="not a file"):
+            read_hostfile(path)

@@ -10,6 +10,7 @@ from afa_llm.config_loading import load_config
 from afa_llm.data import sources
 from afa_llm.doctor import inputs
 from afa_llm.doctor.inputs import input_paths, is_a_path, look_at, may_be_on_hub
+from afa_llm.doctor.local_facts import collect
 
 
 def test_what_the_package_brings_is_left_out() -> None:
@@ -33,6 +34,12 @@ def test_equal_contents_have_equal_fingerprints(tmp_path: Path) -> None:
     files = {name: look_at("CONFIG", str(tmp_path / name / "config.json")).fingerprint for name in "abc"}
     assert files["a"] == files["b"] != files["c"]
     assert look_at("CONFIG", str(tmp_path / "none")).fingerprint is None
+
+
+def test_what_cannot_be_read_is_told_and_spoils_nothing_else(tmp_path: Path) -> None:
+    assert look_at("data.train.path", "x" * 300).trouble == "File name too long"
+    facts = collect({"data.train.path": "x" * 300, "CONFIG": str(tmp_path)})
+    assert facts.inputs["data.train.path"].trouble and not facts.inputs["CONFIG"].trouble
 
 
 def test_large_files_are_compared_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,13 @@ def test_nccl_takes_prefixes_whole_names_and_exclusions() -> None:
         assert worst(troubles(with_all_facts(environment={"NCCL_SOCKET_IFNAME": value}))) == "fail", value
 
 
+def test_gloo_takes_whole_names_and_needs_each() -> None:
+    for value, known in (("eth0", True), ("lo,eth0", True), ("eth0,ib0", False), ("=eth0", False), ("eth", False)):
+        environment = {"GLOO_SOCKET_IFNAME": value}
+        rows = [row for row in troubles(with_all_facts(environment=environment)) if row.check == "interfaces"]
+        assert [row.verdict for row in rows] == ([] if known else ["fail"]), value
+
+
 def test_interface_row_names_what_is_set() -> None:
     rows = judge(with_all_facts(environment={"NCCL_SOCKET_IFNAME": "eth0"}))
     assert [row.found for row in rows if row.check == "interfaces"] == ["NCCL_SOCKET_IFNAME=eth0"]
@@ -127,3 +134,10 @@ def test_one_gpu_has_nothing_to_exchange() -> None:
     assert findings.trial
     findings.trial.world = 1
     assert judge(findings)[-1].found == "nccl, 1 process: starts; nothing to exchange"
+
+
+def test_a_wrong_number_of_slots_does_not_flood_a_node() -> None:
+    """The trial starts real processes, each of which loads torch."""
+    assert node("a", slots=4096, facts=facts("a", cores=16)).on_trial == 16
+    assert node("a", slots=8, facts=facts("a", cores=1, gpus=(gpu(),) * 8)).on_trial == 8
+    assert node("a", slots=2, facts=facts("a", cores=1)).on_trial == 2

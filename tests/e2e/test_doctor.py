@@ -118,3 +118,19 @@ def ssh_script(folder: Path, monkeypatch: pytest.MonkeyPatch, cases: str) -> Non
     ssh.write_text(f'#!/bin/sh\ncase "$*" in\n{cases}esac\n')
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+
+
+def test_what_no_launcher_reads_does_not_stop_it(afa: Callable, tmp_path: Path) -> None:
+    """Without a hostfile nothing goes through ssh, and .deepspeed_env is left aside; a wrong port is no port."""
+    (tmp_path / ".deepspeed_env").write_text("# a comment\n")
+    (tmp_path / "hosts").write_text("node1 slots=1\n")
+    assert afa("doctor").returncode == 0
+    for arguments, words in (
+        (["--hostfile", "hosts"], ".deepspeed_env line 1"),
+        (["--master-port", "99999"], "argument --master-port/--master_port: 99999: a port is a number from 1 to 65535"),
+        (["--ssh-port", "0"], "0: a port is a number from 1 to 65535"),
+        (["--master-port", "x"], "x: a port is a number from 1 to 65535"),
+    ):
+        done = afa("doctor", *arguments)
+        assert done.returncode == 2
+        assert words in done.stderr and "Traceback" not in done.stderr

@@ -19,11 +19,13 @@ WRONG_USES = {
     "node, no config": ("node.sh", [], NODE, "CONFIG is missing"),
     "node, no rank": ("node.sh", ["c.yaml"], NODE | {"NODE_RANK": ""}, "NODE_RANK="),
     "node, rank too high": ("node.sh", ["c.yaml"], NODE | {"NODE_RANK": "2"}, "must be below NODES=2"),
+    "node, number that bash takes for octal": ("node.sh", ["c.yaml"], NODE | {"NODES": "010"}, "NODES=010: must be a"),
     "node, slots no number": ("node.sh", ["c.yaml"], NODE | {"SLOTS": "8x"}, "SLOTS=8x: must be a whole number"),
     "node, no slots": ("node.sh", ["c.yaml"], NODE | {"SLOTS": "0"}, "at least 1"),
     "node, no address": ("node.sh", ["c.yaml"], NODE | {"MASTER_ADDR": ""}, "MASTER_ADDR is missing"),
     "hostfile, no config": ("hostfile.sh", ["hosts"], {}, "HOSTFILE and CONFIG"),
     "hostfile that isn't there": ("hostfile.sh", ["nowhere", "c.yaml"], {}, "nowhere: cannot be read"),
+    "hostfile that is a folder": ("hostfile.sh", [".", "c.yaml"], {}, ".: not a file"),
     "stop what": ("stop.sh", [], {}, "which job?"),
     "stop by another signal": ("stop.sh", ["--signal", "STOP", "c.yaml"], {}, "--signal STOP"),
     "stop, option without its value": ("stop.sh", ["--hostfile"], {}, "--hostfile: needs a value"),
@@ -56,6 +58,20 @@ def test_wrong_use(start: Callable, programs: Callable, name: str) -> None:
     code, output = start(script, *arguments, **variables).end()
     assert code == 2, output
     assert expected in output and "usage" in output
+
+
+@pytest.mark.parametrize("folder", ["my runs", "a;b", "50%n", "it's", "$x"])
+def test_a_folder_that_the_other_shells_would_take_apart(
+    start: Callable, programs: Callable, tmp_path: Path, folder: str
+) -> None:
+    """DeepSpeed sends `cd FOLDER;` without quotes: the ranks of `my runs` started in the home folder."""
+    programs("deepspeed", "exit 7")
+    programs("pdsh", "exit 7")
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "hosts").write_text("node-a slots=1\n")
+    code, output = start("hostfile.sh", "hosts", "c.yaml", prefix=("env", "-C", str(tmp_path / folder))).end()
+    assert code == 2, output
+    assert f"{folder}: DeepSpeed hands this path" in output
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 75, 76, 130, 247])

@@ -257,3 +257,10 @@ def test_a_saved_adapter_holds_every_trained_number(saved: Path, tmp_path: Path)
     with safe_open(tmp_path / "adapter_model.safetensors", "pt") as weights:
         found = sum(weights.get_tensor(name).numel() for name in weights.keys())  # noqa: SIM118
     assert found == sum(p.numel() for p in trained(model).values())
+
+
+def test_whoever_reads_the_settings_reads_the_weights(saved: Path, tmp_path: Path) -> None:
+    """safetensors makes a file for its owner alone; an engine of another user has to read it."""
+    save_adapter(with_lora(saved), tmp_path)
+    modes = {(tmp_path / f"adapter_{name}").stat().st_mode for name in ("model.safetensors", "config.json")}
+    assert len(modes) == 1, modes

@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert fault_of(path) is not None
     found = newest_checkpoint(tmp_path, ALONE)
     assert found is not None and found.state["step"] == 1
-    assert "step_000002" in capsys.readouterr().out
+    assert "step_000002" in capsys.readouterr().err
 
 
 def test_a_partial_folder_is_no_checkpoint(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_best_whose_checkpoint_is_lost_is_forgotten(
         shutil.rmtree(noted)
     found = newest_checkpoint(tmp_path, ALONE)
     assert found is not None and found.state["step"] == (2 if best == 3 and lost else 3)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert best_step(tmp_path) == (None if lost else (best, 0.5))
     assert (f"{noted}, the best validation so far: " in said) == bool(lost)
 

@@ -182,7 +182,7 @@ def test_a_best_that_was_lost_is_seen_at_resume(
     again = small_trainer(tiny_model, tmp_path, *VALIDATED, *keep, "run.resume=true")
     monkeypatch.setattr(again, "validate", lambda: 5.0)
     assert again.resume() == 9
-    assert "step_000012, the best validation so far: engine.safetensors does not" in capsys.readouterr().out
+    assert "step_000012, the best validation so far: engine.safetensors does not" in capsys.readouterr().err
     assert again.run().adapter_step == 9  # 0.7, as its metrics say
     assert best_step(tmp_path / "checkpoints") == (9, 0.7)
 
