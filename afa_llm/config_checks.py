@@ -238,7 +238,8 @@ def _addresses(config: Config) -> list[str]:
     rollouts, found = config.rollouts, []
     for address in rollouts.addresses:
         if not _is_address(address):
-            found.append(f"rollouts.addresses = {address!r}: no address; write http://host:port")
+            shown = f"…@{address.rpartition('@')[2]}" if "@" in address else address  # a message may end up in a log
+            found.append(f"rollouts.addresses = {shown!r}: no address; write http://host:port")
     if rollouts.addresses and rollouts.serve == "dequantised":
         found.append(
             "rollouts.serve = dequantised: engines at rollouts.addresses serve what they were started with; leave one "

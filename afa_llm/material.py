@@ -58,59 +58,15 @@ def prepare(config: Config, *, training: bool = True) -> Material:
     """Tokenizer, reviews and prompts, all checked. Raises AfaError for whatever a user has to mend."""
     check_engine(config.rollouts)
     lexicon = read_lexicon(config.evaluation.lexicon)
-    tokenizer = load_tokenizer(config.model)
-    labels = tuple(config.data.labels)
-    names = list(dict.fromkeys([config.prompts.train, *config.prompts.evaluation]))
-    templates = load_templates(config.prompts.file, names, labels)
-    shown = _demonstrations(
-        config, PromptBuilder(tokenizer, templates[config.prompts.train], labels, config.prompts.chat)
-    )
-    builders = {n: PromptBuilder(tokenizer, t, labels, config.prompts.chat, shown) for n, t in templates.items()}
-    quarantines: dict[str, Quarantine] = {}
-    train_examples: list[Example] = []
-    train_prompts: list[Prompt] = []
-    if training:
-        source, title = config.data.train, f"train: {config.data.train.title}"
-        train_examples, sets = _load(
-            config, source, title, {config.prompts.train: builders[config.prompts.train]}, quarantines
-        )
-        train_prompts = [p for p in sets[config.prompts.train] if p.example not in shown]
-        if not train_prompts:
-            raise AfaError(
-                f"prompts.demonstrations = {config.prompts.demonstrations}: all {len(shown)} training reviews are "
-                "shown as demonstrations, none is left to train on; set fewer"
-            )
+    tokenizer, quarantines = load_tokenizer(config.model), dict[str, Quarantine]()
+    builders, shown = _builders(config, tokenizer)
+    train, train_prompts = _training(config, builders, shown, quarantines) if training else ([], [])
     validation, validation_prompts = _validation(config, builders, quarantines) if training else ([], [])
-    evaluation, prompt_sets, focus_prompts = {}, {}, {}
-    for source in config.data.evaluation:
-        title = source.title
-        evaluation[title], sets = _load(config, source, title, builders, quarantines)
-        check_cases(title, evaluation[title])
-        prompt_sets[title] = [_prompt_set(config, title, n, builders[n], sets[n]) for n in config.prompts.evaluation]
-        focus_prompts[title] = sets[config.prompts.train][: config.evaluation.focus_samples]
-    notices = _one_sided(labels, evaluation, focus_prompts)
-    notices += check_sets(
-        train_examples,
-        validation,
-        evaluation,
-        validation_title=_validation_title(config),
-        policy=config.data.duplicates_across,
-    )
-    material = Material(
-        tokenizer,
-        builders,
-        train_examples,
-        train_prompts,
-        validation_prompts,
-        evaluation,
-        prompt_sets,
-        focus_prompts,
-        builders[config.prompts.train].answer_words,
-        _fillers(config, tokenizer),
-        quarantines,
-        notices,
-        lexicon,
-    )
+    evaluation, prompt_sets, focus_prompts = _evaluation(config, builders, quarantines)
+    notices = _one_sided(tuple(config.data.labels), evaluation, focus_prompts)
+    title, policy = _validation_title(config), config.data.duplicates_across
+    notices += check_sets(train, validation, evaluation, validation_title=title, policy=policy)
+    fillers = _fillers(config, tokenizer)
     if training:
         _check_masks(config, train_prompts)
         notices += _check_classes(config, train_prompts)
@@ -119,7 +75,62 @@ def prepare(config: Config, *, training: bool = True) -> Material:
     every, answers = [*train_prompts, *validation_prompts, *measured], [b.answer_words for b in builders.values()]
     check_positions(config.model, every, answers, engine=asks_engine(config, training=training))
     check_embedded(config.model, every, answers)
-    return material
+    return Material(
+        tokenizer=tokenizer,
+        builders=builders,
+        train_examples=train,
+        train_prompts=train_prompts,
+        validation_prompts=validation_prompts,
+        evaluation=evaluation,
+        prompt_sets=prompt_sets,
+        focus_prompts=focus_prompts,
+        answers=builders[config.prompts.train].answer_words,
+        fillers=fillers,
+        quarantines=quarantines,
+        notices=notices,
+        lexicon=lexicon,
+    )
+
+
+def _builders(config: Config, tokenizer: Any) -> tuple[dict[str, PromptBuilder], list[Example]]:
+    """Builders by template, and the training reviews that they show as demonstrations."""
+    settings, labels = config.prompts, tuple(config.data.labels)
+    names = list(dict.fromkeys([settings.train, *settings.evaluation]))
+    templates = load_templates(settings.file, names, labels)
+    shown = _demonstrations(config, PromptBuilder(tokenizer, templates[settings.train], labels, settings.chat))
+    return {n: PromptBuilder(tokenizer, t, labels, settings.chat, shown) for n, t in templates.items()}, shown
+
+
+def _training(
+    config: Config,
+    builders: Mapping[str, PromptBuilder],
+    shown: Sequence[Example],
+    quarantines: dict[str, Quarantine],
+) -> tuple[list[Example], list[Prompt]]:
+    """Reviews to train on, and their prompts: all but those that are shown as demonstrations."""
+    name, source = config.prompts.train, config.data.train
+    examples, sets = _load(config, source, f"train: {source.title}", {name: builders[name]}, quarantines)
+    prompts = [prompt for prompt in sets[name] if prompt.example not in shown]
+    if not prompts:
+        raise AfaError(
+            f"prompts.demonstrations = {config.prompts.demonstrations}: all {len(shown)} training reviews are "
+            "shown as demonstrations, none is left to train on; set fewer"
+        )
+    return examples, prompts
+
+
+def _evaluation(
+    config: Config, builders: Mapping[str, PromptBuilder], quarantines: dict[str, Quarantine]
+) -> tuple[dict[str, list[Example]], dict[str, list[PromptSet]], dict[str, list[Prompt]]]:
+    """Of each data set the reviews, what is asked of them under each template, and the prompts whose focus is read."""
+    evaluation, prompt_sets, focus_prompts = {}, {}, {}
+    for source in config.data.evaluation:
+        title = source.title
+        evaluation[title], sets = _load(config, source, title, builders, quarantines)
+        check_cases(title, evaluation[title])
+        prompt_sets[title] = [_prompt_set(config, title, n, builders[n], sets[n]) for n in config.prompts.evaluation]
+        focus_prompts[title] = sets[config.prompts.train][: config.evaluation.focus_samples]
+    return evaluation, prompt_sets, focus_prompts
 
 
 def _demonstrations(config: Config, builder: PromptBuilder) -> list[Example]:

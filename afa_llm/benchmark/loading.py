@@ -26,6 +26,7 @@ from afa_llm.errors import AfaError
 ROOT = Place(Benchmark)
 RESERVED = ("name", "output_dir", "seed", "overwrite", "resume")
 """Of `run`: the matrix sets them."""
+RUN_SECTIONS = set(Config.model_fields)
 BEFORE_FOLDER = "_before"
 """Beside the data sets' folders; no data set can be called so."""
 
@@ -33,6 +34,11 @@ BEFORE_FOLDER = "_before"
 def load_benchmark(path: str, overrides: Iterable[str] = ()) -> Benchmark:
     """The benchmark of a YAML file with overrides laid over it. Raises AfaError, all faults at once."""
     values = read_yaml(path)
+    if values.keys() & RUN_SECTIONS and not values.keys() & {"arms", "data_sets"}:
+        raise AfaError(
+            f"{path}: the settings of one run, not a benchmark; start it with `afa train {path}`, or name it in a "
+            "benchmark's base.config"
+        )
     for override in overrides:
         lay_over(values, override, ROOT)
     found = misread(values, ROOT)

@@ -52,6 +52,14 @@ def test_cells_are_base_under_data_under_arm(tmp_path: Path) -> None:
     assert {c.kind for c in cells if c.arm == "base"} == {"prompted"}
 
 
+def test_the_settings_of_one_run_are_no_benchmark(tmp_path: Path) -> None:
+    path = written(tmp_path, "run: {name: mine}\ndata: {train: {path: train.csv}}\n")
+    with pytest.raises(AfaError) as error:
+        load_benchmark(path)
+    told = f"{path}: the settings of one run, not a benchmark; start it with `afa train {path}`, or name it in a "
+    assert str(error.value) == told + "benchmark's base.config"
+
+
 def test_a_cell_that_measures_nothing_is_refused(tmp_path: Path) -> None:
     text = GOOD.replace("other: {settings: {data: {", "other: {settings: {data: {evaluation: [], ")
     with pytest.raises(

@@ -194,6 +194,13 @@ def test_an_address_that_no_request_can_go_to_is_told(address: str) -> None:
         load_config(None, [*ENGINE, f"rollouts.addresses=['{address}']"])
 
 
+def test_a_password_in_an_address_is_not_repeated() -> None:
+    with pytest.raises(AfaError) as error:
+        load_config(None, [*ENGINE, "rollouts.addresses=['http://me:secret@10.0.0.1:80']"])
+    assert "'…@10.0.0.1:80': no address" in str(error.value)
+    assert "secret" not in str(error.value)
+
+
 def test_the_defaults_agree_with_each_other() -> None:
     assert contradictions(Config()) == []
 
