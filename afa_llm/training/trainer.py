@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -136,10 +137,11 @@ class Trainer:
         if self.deliver is None or (self.delivered >= 0 and step < self.delivered + self.config.rollouts.sync_every):
             return {}
         self.delivered = step
-        return self.deliver(step)
+        with self._uncounted():
+            return self.deliver(step)
 
     def _validate(self, *, due: bool) -> None:
-        """The loss on the validation reviews, where it is due, without its passes among the training's.
+        """The loss on the validation reviews, where it is due.
 
         A stop that is asked for meanwhile leaves it unfinished on all ranks: whoever heard of it tells the others in
         place of its answers (`shared`). The step itself is done, so the stop waits for `_keep`, which saves it; the
@@ -148,11 +150,18 @@ class Trainer:
         self.validation, self.unvalidated = None, False
         if self.validate is None or not due:
             return
-        self.round.decoder.tokens = PassTokens()
         try:
-            self.validation = self.validate()
+            with self._uncounted():
+                self.validation = self.validate()
         except StoppedError:
             self.unvalidated = True
+
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        """Passes in the block are not among the training's: validation, and the proof that an adapter arrived."""
+        self.round.decoder.tokens = PassTokens()
+        try:
+            yield
         finally:
             self.round.decoder.tokens = self.tokens
 

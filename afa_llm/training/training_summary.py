@@ -13,7 +13,7 @@ class TrainingSummary:
     `adapter_step`: after which step the weights stood that are the result.
 
     `forward_tokens`, `backward_tokens`: that went through the decoder in training, over all ranks and since step 0,
-    validation left out. `flops`: from them, by the formula in models/pass_tokens.py.
+    validation and proofs of delivery left out. `flops`: from them, by the formula in models/pass_tokens.py.
     """
 
     steps: int

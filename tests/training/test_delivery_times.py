@@ -57,3 +57,15 @@ def test_rounds_know_how_much_of_the_run_is_done(tiny_model: Path, tmp_path: Pat
     trainer.round.play = played  # type: ignore[method-assign]
     trainer.run()
     assert done == [0, 0.25, 0.5, 0.75]
+
+
+def test_passes_that_prove_a_delivery_are_not_counted_as_training(tiny_model: Path, tmp_path: Path) -> None:
+    summaries = []
+    for name in ("without", "with"):
+        (tmp_path / name).mkdir()
+        trainer = small_trainer(tiny_model, tmp_path / name, "training.max_steps=2")
+        decoder = trainer.round.decoder
+        if name == "with":
+            trainer.deliver = lambda version, decoder=decoder: decoder.tokens.add(1000, False) or {}  # type: ignore
+        summaries.append(trainer.run())
+    assert summaries[0].forward_tokens == summaries[1].forward_tokens > 0
