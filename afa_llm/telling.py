@@ -9,6 +9,8 @@ import sys
 def tell(text: str, end: str = "\n") -> None:
     """A line for the user. Where it cannot be written (the reader of a pipe has gone, the terminal is closed, the disk
     is full) it is lost, with those that follow: the work goes on, and the command ends with the exit code it earned."""
+    if sys.stderr is None:  # closed from the start; print would take stdout, where results go
+        return
     try:
         print(text, end=end, file=sys.stderr, flush=True)
     except OSError:

@@ -53,6 +53,15 @@ def test_a_line_is_lost_and_the_work_goes_on(nobody: Callable[[], int], monkeypa
         ALONE.tell("a line of a run")
 
 
+def test_without_stderr_no_line_comes_among_the_results(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", None)
+        tell("a line")
+    assert capsys.readouterr().out == ""
+
+
 def test_progress_that_nobody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`afa train CONFIG 2>&1 | head -1` ended with 0, and without a model."""
     log = MetricsLog(tmp_path, 1)
