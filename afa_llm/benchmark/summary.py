@@ -25,7 +25,7 @@ def headline(content: Content, shown: str) -> Line:
     """Whether the shown arm's accuracy differs from the reference's by more than noise: on which sets, else on average.
 
     On average only where both intervals, over seeds and over reviews, leave out 0 on the same side. Where AUROC does
-    not show what accuracy does, that is said.
+    not show what accuracy does, or shows what accuracy does not, that is said.
     """
     titles = {arm["name"]: arm["title"] for arm in content["arms"]}
     name, reference = titles[shown], titles[content["reference"]]
@@ -47,13 +47,28 @@ def headline(content: Content, shown: str) -> Line:
     else:
         title, note = f"No difference in accuracy beyond noise between {name} and {reference}", ""
     text = _sentence(content, rows, shown, name, reference)
-    return Line(kinds[0] if len(kinds) == 1 else "same", title, f"{text} {note}".rstrip())
+    silent = [row["set"] for row in rows if difference_kind(row) == "same"]
+    notes = [text, note, *_only_ranked(content, shown, silent)]
+    return Line(kinds[0] if len(kinds) == 1 else "same", title, " ".join(filter(None, notes)))
 
 
 def _unranked(content: Content, shown: str, kind: str, sets: list[str]) -> list[str]:
     """Those of the sets with an AUROC that does not differ, beyond noise, to the same side as accuracy does."""
     rows = {r["set"]: r for r in content["comparisons"] if (r["arm"], r["metric"]) == (shown, "auroc")}
     return [name for name in sets if name in rows and difference_kind(rows[name]) != kind]
+
+
+def _only_ranked(content: Content, shown: str, sets: list[str]) -> list[str]:
+    """What AUROC shows on sets whose accuracy shows nothing."""
+    rows = [r for r in content["comparisons"] if (r["arm"], r["metric"]) == (shown, "auroc") and r["set"] in sets]
+    found = {kind: [r for r in rows if difference_kind(r) == kind] for kind in ("better", "worse")}
+    return [
+        f"It ranks the reviews {kind}, whatever the threshold, on "
+        + _listed(f"{r['set']} (AUROC {_in('', r['over_seeds']['value'])})" for r in some)
+        + "."
+        for kind, some in found.items()
+        if some
+    ]
 
 
 def _threshold(where: list[str]) -> str:

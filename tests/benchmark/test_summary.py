@@ -122,6 +122,31 @@ def test_so_it_is_of_a_gain_on_average(seeds: dict[str, Any], ranking: dict[str,
     assert ("On average the AUROC does not show this: " in headline(found, "afa").text) == told
 
 
+@pytest.mark.parametrize(
+    ("films", "books", "told"),
+    [
+        (WORSE, NO_STAR, "It ranks the reviews worse, whatever the threshold, on films (AUROC −0.030)."),
+        ({"stars": "★", "over_seeds": SEEDS}, NO_STAR, "ranks the reviews better, whatever the threshold, on films ("),
+        (WORSE, WORSE, "on films (AUROC −0.030) and books (AUROC −0.030)."),
+        (NO_STAR, NO_STAR, ""),
+    ],
+)
+def test_a_ranking_that_accuracy_does_not_show_is_told(films: dict, books: dict, told: str) -> None:
+    found = content(NOISE, NOISE)
+    found["comparisons"] += [
+        {"arm": "afa", "metric": "auroc", "set": name} | row for name, row in (("films", films), ("books", books))
+    ]
+    text = headline(found, "afa").text
+    assert told in text if told else "ranks" not in text
+
+
+def test_where_accuracy_is_claimed_the_ranking_is_not_told_twice() -> None:
+    found = content(SEEDS, REVIEWS, "★")
+    found["comparisons"].append({"arm": "afa", "metric": "auroc", "set": "films"} | WORSE)
+    text = headline(found, "afa").text
+    assert NOT_SHOWN in text and "ranks the reviews" not in text
+
+
 def test_a_goal_within_noise_is_not_reached() -> None:
     goal = {"claim": "x", "at_least": 0.01, "at_most": None, "unit": "points", "reached": True, "shown": False}
     value = {"value": 0.02, "low": -0.01, "high": 0.05}
