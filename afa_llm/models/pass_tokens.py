@@ -6,14 +6,16 @@ weights in matrix products and A weights of the adapter:
 
     FLOPs = (2·P + 2·A) · forward tokens + (2·P + 4·A) · backward tokens
 
-Counted are the linear layers that every token passes. Left out, as usual: embeddings, the output layer (it reads one
-position of each prompt), norms, products of attention with itself (4·T·D a token and layer), recomputation under
-gradient checkpointing, dequantisation, and the adversary's small head. Padding counts: it is computed.
+Counted are the linear layers that every token passes, and of a mixture of experts as many experts as a token is sent
+to. Left out, as usual: embeddings, the output layer (it reads one position of each prompt), norms, routers, products of
+attention with itself (4·T·D a token and layer), recomputation under gradient checkpointing, dequantisation, and the
+adversary's small head. Padding counts: it is computed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -48,7 +50,7 @@ class PassWeights:
 def pass_weights(model: nn.Module) -> PassWeights:
     """Counted by the shapes that the layers were made with, so that packed 4-bit and sharded weights count alike.
 
-    In a mixture of experts all experts' linear layers count, though a token passes few of them.
+    Experts that are linear layers of their own count all, though a token passes few.
     """
     output_layer, text = model.get_output_embeddings(), text_parts(model)  # type: ignore[operator]
     base = adapter = 0
@@ -58,7 +60,7 @@ def pass_weights(model: nn.Module) -> PassWeights:
         if ".lora_" in name:
             adapter += size
         elif not name.endswith("lm_head.base_layer"):
-            base += size
+            base += size + (_active_experts(module, model.config) if "experts" in name.split(".") else 0)
     return PassWeights(base, adapter)
 
 
@@ -68,3 +70,11 @@ def _size(module: nn.Module) -> int:
         if isinstance(getattr(module, first, None), int) and isinstance(getattr(module, second, None), int):
             return int(getattr(module, first) * getattr(module, second))
     return 0
+
+
+def _active_experts(module: nn.Module, config: Any) -> int:
+    """Weights that a token passes of experts which lie in one tensor [experts, out, in]."""
+    several = [p for p in module.parameters(recurse=False) if p.dim() == 3 or len(getattr(p, "ds_shape", ())) == 3]
+    shapes = [tuple(getattr(p, "ds_shape", p.shape)) for p in several]  # ZeRO-3 leaves nothing of p itself
+    passed = getattr(config.get_text_config(), "num_experts_per_tok", None)
+    return sum(min(passed or experts, experts) * rows * columns for experts, rows, columns in shapes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import make_view, tiny_model
+from tiny_models import DEPTH, make_view, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from afa_llm.config_running import Lora
@@ -40,6 +40,23 @@ def test_flops_are_those_of_the_linear_layers(family: str) -> None:
     # The first layer's inputs need no gradient: 2 operations for each weight that reads them are saved.
     assert 0.93 * claimed < products <= claimed
     assert weights.adapter > 0
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # peft on experts
+@pytest.mark.parametrize(("family", "changes"), [("qwen3_moe", {}), ("mixtral", {"num_local_experts": 4})])
+def test_of_experts_as_many_count_as_a_token_passes(family: str, changes: dict[str, int]) -> None:
+    model = tiny_model(family, num_experts_per_tok=2, **changes)
+    model.config._experts_implementation = "eager"  # expert by expert: the counter knows no product of groups
+    view = make_view([9, 12])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        Decoder(model, (0,), 0).read(view, ANSWERS)
+    tokens, depth, hidden = view.input_ids_BT.numel(), DEPTH, model.config.hidden_size
+    routers, output = depth * 4 * hidden * tokens, len(view.input_ids_BT) * model.get_output_embeddings().weight.numel()
+    products = sum(v for op, v in counter.get_flop_counts()["Global"].items() if op.__name__ in ("mm", "addmm"))
+    weights = pass_weights(model)
+    assert products == weights.flops(tokens, 0) + 2 * (routers + output)
+    adapted = attach_lora(model, Lora(rank=4), seed=0, gradient_checkpointing=False)
+    assert pass_weights(adapted).base == weights.base
 
 
 def test_early_passes_count_once_and_base_weights_are_the_known_number() -> None:

@@ -64,6 +64,7 @@ def test_a_training_pass_over_experts(experts: Path, quantization: str, checkpoi
     assert found.peak == pytest.approx(peak, rel=0.01)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_experts_in_float32_are_told(experts: Path) -> None:
     settings = Model(path=str(experts), quantization="none", dtype="float32")
     model = attach_lora(blueprint(settings).model, Lora(), seed=0, gradient_checkpointing=False)
