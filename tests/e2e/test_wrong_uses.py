@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import environment
 
 LINES = '{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n' * 6
 
@@ -56,15 +60,38 @@ def files(tmp_path: Path) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def forking() -> Iterator[subprocess.Popen[str]]:
+    script = Path(__file__).with_name("forking_command.py")
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        yield process
+        process.communicate()
+
+
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("name", CASES)
-def test_wrong_use(afa: Callable, tiny_model: Path, name: str) -> None:
+def test_wrong_use(forking: subprocess.Popen[str], tiny_model: Path, tmp_path: Path, name: str) -> None:
     arguments, expected = CASES[name]
     model = [] if any(a.startswith("model.path") for a in arguments) else [f"model.path={tiny_model}"]
-    done = afa("train", *arguments, *model)
+    assert forking.stdin and forking.stdout
+    print(
+        json.dumps({"folder": str(tmp_path), "arguments": ["train", *arguments, *model]}),
+        file=forking.stdin,
+        flush=True,
+    )
+    code, out, err = json.loads(forking.stdout.readline())
+    assert code == 2, out + err
+    assert expected in err
+    assert "Traceback" not in err
+
+
+def test_a_wrong_use_by_a_process_of_its_own(afa: Callable, tiny_model: Path) -> None:
+    """As `test_wrong_use`, without a fork."""
+    done = afa("train", "data.train.path=nowhere.jsonl", f"model.path={tiny_model}")
     assert done.returncode == 2, done.stdout + done.stderr
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "nowhere.jsonl" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_several_ranks_with_the_plain_engine(afa: Callable, tiny_model: Path) -> None:
