@@ -53,6 +53,17 @@ def afa(tmp_path: Path) -> Callable[..., Finished]:
     return run
 
 
+@pytest.fixture(scope="module")
+def forking() -> Iterator[subprocess.Popen[str]]:
+    """`forking_command.py`: a command a line, each in a fork."""
+    script = Path(__file__).with_name("forking_command.py")
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        yield process
+        process.communicate()
+
+
 @dataclass
 class Job:
     """A command that runs, with everything it says in a file."""

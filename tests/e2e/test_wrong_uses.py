@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import environment
 
 LINES = '{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n' * 6
 
@@ -58,16 +56,6 @@ def files(tmp_path: Path) -> None:
     (tmp_path / "collide.yaml").write_text(
         'templates: {t: {prompt: "{review} Sentiment:", answers: {negative: " good", positive: " good"}}}'
     )
-
-
-@pytest.fixture(scope="module")
-def forking() -> Iterator[subprocess.Popen[str]]:
-    script = Path(__file__).with_name("forking_command.py")
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
-    ) as process:
-        yield process
-        process.communicate()
 
 
 @pytest.mark.usefixtures("files")
