@@ -70,6 +70,14 @@ def test_progress_that_nobody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     log.close()
 
 
+def test_progress_without_stderr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MetricsLog(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", None)
+        log.write(1, {"loss": 1.0})
+    log.close()
+
+
 @pytest.mark.parametrize("nobody", NOBODY)
 def test_the_exit_code_is_kept(nobody: Callable[[], int]) -> None:
     command = [sys.executable, "-c", "from afa_llm.cli import main; main(['config', 'a.b=1'])"]

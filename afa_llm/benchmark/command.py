@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from afa_llm.errors import AfaError
 from afa_llm.kept_before import READING_ONLY
 from afa_llm.material import basis, prepare
 from afa_llm.run_folder import changed_settings
+from afa_llm.telling import tell
 from afa_llm.training.durable_files import lock_file
 from afa_llm.training.step_batches import planned_steps
 
@@ -80,7 +80,7 @@ def _resolved(cells: Sequence[Cell]) -> list[Cell]:
             raise AfaError(f"cell {cell.name}: {error}") from None
         notices += lacking(cell.config, found[-1].config)
     for notice in dict.fromkeys(notices):
-        print(notice, file=sys.stderr)
+        tell(notice)
     return found
 
 
@@ -99,7 +99,7 @@ def _write(benchmark: Benchmark, cells: Sequence[Cell], place: Path, code: int) 
     if not paths:
         print("no cell can be read: there is nothing to report")
     for note in dict.fromkeys(notes):
-        print(f"left out: {note}", file=sys.stderr)
+        tell(f"left out: {note}")
     return code or (1 if notes else 0)
 
 
@@ -107,11 +107,11 @@ def _tell_end(runner: MatrixRunner) -> None:
     """What is left to do, on stderr."""
     failed = [status for status in runner.statuses if status.state == "failed"]
     for status in failed:
-        print(f"{status.cell.name}: {status.message}\n  log: {status.cell.beside('.log')}", file=sys.stderr)
+        tell(f"{status.cell.name}: {status.message}\n  log: {status.cell.beside('.log')}")
     if runner.stop_signal:
-        print(f"stopped by {runner.stop_signal.name}; the same command goes on", file=sys.stderr)
+        tell(f"stopped by {runner.stop_signal.name}; the same command goes on")
     elif failed:
-        print(f"{len(failed)} cells failed; the same command tries them again", file=sys.stderr)
+        tell(f"{len(failed)} cells failed; the same command tries them again")
 
 
 def _claim(place: Path) -> int:
@@ -157,7 +157,7 @@ def _tell_changed(cells: Sequence[Cell]) -> None:
             found.setdefault("; ".join(changes), []).append(cell.name)
     for told, names in found.items():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print(f"cell {names[0]}{more}: measured with other settings than CONFIG has now: {told}", file=sys.stderr)
+        tell(f"cell {names[0]}{more}: measured with other settings than CONFIG has now: {told}")
 
 
 def _check_data(cells: Sequence[Cell]) -> dict[tuple[str, str], Work]:

@@ -20,6 +20,7 @@ from afa_llm.benchmark.passes import operations_per_review
 from afa_llm.benchmark.runner import Status
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.json_files import read_json
+from afa_llm.telling import tell
 
 SIGNS = {"waiting": "·", "elsewhere": "…", "running": "▶", "done": "✓", "failed": "✗", "stopped": "■"}
 STYLES = {"running": "cyan", "done": "green", "failed": "bold red", "stopped": "yellow"}
@@ -27,7 +28,7 @@ RENEW_SECONDS = 1.0
 
 
 class ProgressTable:
-    """Shows statuses on a console. `jobs`: cells at a time, for the time that is left."""
+    """Shows statuses on a console that is stderr. `jobs`: cells at a time, for the time that is left."""
 
     def __init__(self, console: Console, jobs: int) -> None:
         self.console, self.jobs = console, jobs
@@ -54,7 +55,7 @@ class ProgressTable:
         if self.live is None:
             for status in changed:
                 if status.state != "waiting":
-                    self.console.print(self._line(status, statuses), markup=False, highlight=False, soft_wrap=True)
+                    tell(self._line(status, statuses))
         elif changed or time.monotonic() - self.renewed > RENEW_SECONDS:
             self.renewed = time.monotonic()
             self.live.update(self._table(statuses), refresh=True)

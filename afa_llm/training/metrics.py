@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from afa_llm.telling import tell
+from afa_llm.telling import on_terminal, tell
 from afa_llm.training.distributed import World
 
 METRICS = "metrics.jsonl"
@@ -105,7 +105,7 @@ class MetricsLog:
         left = elapsed / max(1, step - self.first) * (self.total - step)
         shown = [f"{label} {values[name]:.3f}" for name, label in SHOWN if math.isfinite(values.get(name, math.nan))]
         line = f"step {step}/{self.total}  {'  '.join(shown)}  {_clock(left)} left"
-        if sys.stderr.isatty():
+        if on_terminal():
             tell(f"\r\x1b[K{line}", end="" if step < self.total else "\n")
         elif step == self.total or step % max(1, self.total // 20) == 0:
             tell(line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,19 @@ def test_a_prompted_cell_tells_nothing_of_training(cells: dict[str, Cell]) -> No
     assert left(cells, {"one/base/seed0": 10.0}, ["one/base/seed1"]) == 10
     assert left(cells, {"one/base/seed0": 10.0}, ["one/base/seed1", "one/afa/seed0"]) is None
     assert left(cells, {}, ["one/base/seed0"]) is None
+
+
+def test_lines_that_nobody_reads_do_not_stop_the_matrix(
+    cells: dict[str, Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`afa benchmark CONFIG 2>&1 | head -1` ended after the cells that ran, with 1."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        with ProgressTable(Console(stderr=True), 1) as table:
+            table([Status(cells["one/base/seed0"], "running"), Status(cells["one/plain/seed0"])])
+            table([Status(cells["one/base/seed0"], "done", seconds=1.0), Status(cells["one/plain/seed0"], "running")])
 
 
 def test_nothing_left(cells: dict[str, Cell]) -> None:
