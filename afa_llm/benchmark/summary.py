@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afa_llm.benchmark.figures import difference_kind
-from afa_llm.evaluation.verdict import points
+from afa_llm.evaluation.verdict import fixed, points
 
 Content = Mapping[str, Any]
 
@@ -64,7 +64,7 @@ def _only_ranked(content: Content, shown: str, sets: list[str]) -> list[str]:
     found = {kind: [r for r in rows if difference_kind(r) == kind] for kind in ("better", "worse")}
     return [
         f"It ranks the reviews {kind}, whatever the threshold, on "
-        + _listed(f"{r['set']} (AUROC {_in('', r['over_seeds']['value'])})" for r in some)
+        + _listed(f"{r['set']} (AUROC {fixed(r['over_seeds']['value'], True)})" for r in some)
         + "."
         for kind, some in found.items()
         if some

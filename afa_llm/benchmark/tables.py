@@ -11,7 +11,7 @@ from typing import Any
 from afa_llm.benchmark.outcomes import SHARES, TITLES
 from afa_llm.evaluation.charts import short
 from afa_llm.evaluation.focus_metrics import METRICS
-from afa_llm.evaluation.verdict import points
+from afa_llm.evaluation.verdict import fixed, points
 
 Row = Mapping[str, Any]
 LOWER_IS_BETTER = {"ece", *(metric.name for metric in METRICS if metric.better == "lower")}
@@ -155,8 +155,8 @@ def _cell(content: Row, arm: str, name: str, metric: str) -> Cell:
     if row is None or row["final"]["value"] is None:
         return Cell("–")
     value, low = row["final"]["value"], row["final"]["low"]
-    text = points(value) if metric in SHARES else _fixed(value)
-    reach = "" if low is None else f"± {points(value - low) if metric in SHARES else _fixed(value - low)}"
+    text = points(value) if metric in SHARES else fixed(value)
+    reach = "" if low is None else f"± {points(value - low) if metric in SHARES else fixed(value - low)}"
     compared = next((r for r in content["comparisons"] if (r["arm"], r["set"], r["metric"]) == key), None)
     stars = compared["stars"] if compared else ""
     return Cell(text, reach, stars, _mark(metric, compared) if compared and stars else "")
@@ -175,11 +175,6 @@ def _arrow(row: Row) -> str:
 def _mean(content: Row, data_set: str, arm: str, key: str) -> float | None:
     found = [c[key] for c in content["cells"] if (c["data_set"], c["arm"]) == (data_set, arm) and c[key] is not None]
     return sum(found) / len(found) if found else None
-
-
-def _fixed(value: float) -> str:
-    text = f"{value:.3f}"
-    return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
 # A row that begins with [ or * would be an argument of the \\ or \midrule before it; < > | are other signs in OT1.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afa_llm.evaluation.report_tables import WORDS, mark
-from afa_llm.evaluation.verdict import p_text, points
+from afa_llm.evaluation.verdict import fixed, p_text, points
 
 Row = Mapping[str, Any]
 
@@ -103,7 +103,7 @@ def _behaviour_line(row: Row) -> ShareRow:
     p = (row["mcnemar"] or {}).get("p_value")
     shifts = [phase["shift"]["value"] for phase in (before, after) if phase.get("shift")]
     what = "mean change of p" if row["kind"] == "INV" else "mean rise of p"
-    note = f"{what} {' → '.join(f'{value:.3f}' for value in shifts)}".replace("-", "−") if shifts else ""
+    note = f"{what} {' → '.join(map(fixed, shifts))}" if shifts else ""
     heading = KINDS.get(row["kind"]) or str(row["kind"])
     return _line(heading, row["test"], note, before["pass_rate"], after.get("pass_rate"), row["difference"], p)
 

@@ -9,7 +9,7 @@ from typing import Any
 from afa_llm.data.checklist import kind_of
 from afa_llm.evaluation.charts import Axis, Whisker, share_axis
 from afa_llm.evaluation.focus_metrics import METRICS
-from afa_llm.evaluation.verdict import p_text, points
+from afa_llm.evaluation.verdict import fixed, p_text, points
 
 Row = Mapping[str, Any]
 
@@ -208,22 +208,22 @@ def _cells(scores: Row | None) -> tuple[str, ...]:
         return ("",) * len(SCORE_COLUMNS)
     rates = " / ".join("–" if rate is None else f"{100 * rate:.0f}" for rate in scores["predicted_rate"])
     accuracy = points(_value(scores["accuracy"]))
-    return accuracy, *(_fixed(scores.get(key)) for key in ("auroc", "macro_f1", "brier", "ece")), rates
+    return accuracy, *(fixed(scores.get(key)) for key in ("auroc", "macro_f1", "brier", "ece")), rates
 
 
 def _focus_row(row: Row) -> FocusRow:
     metric = next((m for m in METRICS if m.name == row["metric"]), None)
     difference, after = row.get("difference"), row.get("after")
     found = mark(difference, metric.better if metric else "")
-    chance = _arrow(_fixed(row.get("chance_before")), _fixed(row.get("chance_after")) if after else "")
+    chance = _arrow(fixed(row.get("chance_before")), fixed(row.get("chance_after")) if after else "")
     left_out = f" ({row['left_out']} left out)" if row["left_out"] else ""
     return FocusRow(
         family=metric.family if metric else "",
         title=metric.title if metric else row["metric"],
         meaning=metric.meaning if metric else "",
-        before=_fixed(row["before"]["value"]),
-        after=_fixed(_value(after)) if after else "",
-        change=_fixed(_value(difference), signed=True) if difference else "",
+        before=fixed(row["before"]["value"]),
+        after=fixed(_value(after)) if after else "",
+        change=fixed(_value(difference), signed=True) if difference else "",
         interval=_interval(difference, 1, 3) if difference else "",
         mark=found,
         word=WORDS[found],
@@ -240,15 +240,8 @@ def _arrow(before: str, after: str) -> str:
     return f"{before} → {after}" if after not in ("", before) else before
 
 
-def _fixed(value: float | None, signed: bool = False, digits: int = 3) -> str:
-    if value is None:
-        return "–"
-    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
-
-
 def _interval(estimate: Row | None, scale: float, digits: int) -> str:
     if not estimate or estimate.get("low") is None:
         return ""
-    low, high = (_fixed(scale * estimate[end], True, digits) for end in ("low", "high"))
+    low, high = (fixed(scale * estimate[end], True, digits) for end in ("low", "high"))
     return f"{low} to {high}"

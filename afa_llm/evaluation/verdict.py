@@ -49,11 +49,15 @@ def nothing(title: str, sentence: str) -> Verdict:
 
 def points(share: float | None, signed: bool = False) -> str:
     """A share as percentage points with one digit: 0.038 -> 3.8, with a sign +3.8; – where there is none."""
-    if share is None:
+    return fixed(None if share is None else 100 * share, signed, 1)
+
+
+def fixed(value: float | None, signed: bool = False, digits: int = 3) -> str:
+    """A number with so many digits behind the point: 0.0381 -> 0.038, with a sign +0.038; – where there is none."""
+    if value is None:
         return "–"
-    text = f"{100 * share:+.1f}" if signed else f"{100 * share:.1f}"
-    text = text.replace("-", "−")
-    return text.lstrip("+−") if float(text.replace("−", "-")) == 0 else text
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 def p_text(p_value: float | None) -> str:
@@ -118,10 +122,10 @@ def _ranked(kind: str, ranking: Mapping[str, Any] | None, confidence: float) -> 
     if not ranking or ranking["difference"].get("low") is None:
         return ""
     difference = ranking["difference"]
-    low, high = (_signed(difference[end]) for end in ("low", "high"))
+    low, high = (fixed(difference[end], True) for end in ("low", "high"))
     figures = (
-        f"AUROC {ranking['before']['value']:.3f} to {ranking['after']['value']:.3f}, {_signed(difference['value'])}, "
-        f"{100 * confidence:g} % interval {low} to {high}"
+        f"AUROC {fixed(ranking['before']['value'])} to {fixed(ranking['after']['value'])}, "
+        f"{fixed(difference['value'], True)}, {100 * confidence:g} % interval {low} to {high}"
     )
     shown = "" if difference["low"] <= 0 <= difference["high"] else "better" if difference["value"] > 0 else "worse"
     if kind in ("better", "worse"):
@@ -135,10 +139,6 @@ def _ranked(kind: str, ranking: Mapping[str, Any] | None, confidence: float) -> 
     if shown:
         return f" Yet it ranks the reviews {shown} than before, whatever the threshold ({figures})."
     return f" Neither are the reviews ranked otherwise beyond noise ({figures})."
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
 
 
 def _detectable(kind: str, smallest: float | None) -> str:

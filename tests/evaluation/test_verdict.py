@@ -2,7 +2,7 @@
 
 import pytest
 
-from afa_llm.evaluation.verdict import p_text, points, verdict
+from afa_llm.evaluation.verdict import fixed, p_text, points, verdict
 
 
 def headline(change: float, low: float, high: float, p_value: float, **more) -> dict:
@@ -86,6 +86,10 @@ def test_a_level_other_than_95_percent_moves_the_line() -> None:
 def test_small_parts() -> None:
     assert (points(0.0381), points(0.0381, True), points(-0.02, True)) == ("3.8", "+3.8", "−2.0")
     assert (points(-0.00004, True), points(None)) == ("0.0", "–")
+    assert (fixed(0.0381), fixed(0.0381, True), fixed(-0.02), fixed(1.25, digits=1)) == (
+        "0.038", "+0.038", "−0.020", "1.2",
+    )  # fmt: skip
+    assert (fixed(-0.0004, True), fixed(None)) == ("0.000", "–")
     assert [p_text(p) for p in (0.00001, 0.0123, 0.2, 1.0, None)] == [
         "p < 0.0001", "p = 0.012", "p = 0.2", "p > 0.99", "p –",
     ]  # fmt: skip
