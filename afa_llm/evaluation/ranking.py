@@ -2,7 +2,7 @@
 
 A prompted model often favours a label. Tuning that only takes the favour away raises accuracy, and leaves this alone.
 
-Legend: N items, C labels, S resamples, G distinct odds, K clusters.
+Legend: N items, C labels, S resamples, G distinct odds, K clusters (reviews that belong together).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from afa_llm.evaluation.estimates import DRAWS_AT_ONCE, Estimate, Floats, Ints, Resampling, percentile_interval
 from afa_llm.evaluation.prompted_sentiment import ItemRecord, log_probabilities
+from afa_llm.evaluation.scores import odds
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ class _Ranks:
         found = []
         # two labels have the same AUROC: one's odds are the other's, turned round
         for label in labels[:1] if log_prob_NC.shape[1] == 2 else labels:
-            odds_N = log_prob_NC[:, label] - logsumexp(np.delete(log_prob_NC, label, axis=1), axis=1)
-            found.append((np.unique(odds_N, return_inverse=True)[1], label_N == label))
+            found.append((np.unique(odds(log_prob_NC, label), return_inverse=True)[1], label_N == label))
         return cls(tuple(found))
 
 

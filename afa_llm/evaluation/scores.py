@@ -91,10 +91,14 @@ def auroc(log_prob_NC: Floats, label_N: Ints) -> float:
     for label in np.unique(label_N).tolist():
         is_label_N = label_N == label
         if not is_label_N.all():
-            # log odds, not p: near 1 float64 has no room left between two answers
-            odds_N = log_prob_NC[:, label] - logsumexp(np.delete(log_prob_NC, label, axis=1), axis=1)
-            found.append(float(roc_auc_score(is_label_N, odds_N)))
+            found.append(float(roc_auc_score(is_label_N, odds(log_prob_NC, label))))
     return sum(found) / len(found) if found else math.nan
+
+
+def odds(log_prob_NC: Floats, label: int) -> Floats:
+    """Log odds [N] of a label against the others together. Near 1 float64 has no room left between two p."""
+    found_N: Floats = log_prob_NC[:, label] - logsumexp(np.delete(log_prob_NC, label, axis=1), axis=1)
+    return found_N
 
 
 def expected_calibration_error(prob_NC: Floats, label_N: Ints, bins: int = ECE_BINS) -> float:
