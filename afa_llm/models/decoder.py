@@ -99,6 +99,15 @@ class Decoder:
         """No gradient and no dropout inside; training mode is restored after."""
         return answering(self.model)
 
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Passes inside leave `tokens` as it is."""
+        kept, self.tokens = self.tokens, PassTokens()
+        try:
+            yield
+        finally:
+            self.tokens = kept
+
     def _rows_alone(self, view: View, value_norms: bool = False) -> RowRequest:
         with torch.no_grad():
             request = self._request(view, stop_after=max(self.layers) if self.may_stop_early else None)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -137,11 +136,11 @@ class Trainer:
         if self.deliver is None or (self.delivered >= 0 and step < self.delivered + self.config.rollouts.sync_every):
             return {}
         self.delivered = step
-        with self._uncounted():
+        with self.round.decoder.uncounted():
             return self.deliver(step)
 
     def _validate(self, *, due: bool) -> None:
-        """The loss on the validation reviews, where it is due.
+        """The loss on the validation reviews, where it is due, without its passes among the training's.
 
         A stop that is asked for meanwhile leaves it unfinished on all ranks: whoever heard of it tells the others in
         place of its answers (`shared`). The step itself is done, so the stop waits for `_keep`, which saves it; the
@@ -151,19 +150,10 @@ class Trainer:
         if self.validate is None or not due:
             return
         try:
-            with self._uncounted():
+            with self.round.decoder.uncounted():
                 self.validation = self.validate()
         except StoppedError:
             self.unvalidated = True
-
-    @contextmanager
-    def _uncounted(self) -> Iterator[None]:
-        """Passes in the block are not among the training's: validation, and the proof that an adapter arrived."""
-        self.round.decoder.tokens = PassTokens()
-        try:
-            yield
-        finally:
-            self.round.decoder.tokens = self.tokens
 
     def _validate_late(self, step: int, log: MetricsLog | None) -> None:
         """What a stop left unfinished after `step`: the run goes on as if it had not been there."""
