@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from afa_llm.config import Config
 from afa_llm.data.vocabulary import load_vocabulary
-from afa_llm.engine_assembly import asks_engine, asks_in_rounds, build_service
+from afa_llm.engine_assembly import build_service
 from afa_llm.material import Material
 from afa_llm.models.adapters import attach_lora, load_adapter, load_base
 from afa_llm.models.decoder import Decoder, choose_layers
@@ -111,7 +111,7 @@ def engines(
 
     `engine`: the trainer's; None where nothing is trained.
     """
-    if not asks_engine(config, training=engine is not None):
+    if not config.asks_engine(training=engine is not None):
         yield None
         return
     prompts = material.train_prompts or [p for sets in material.prompt_sets.values() for p in sets[0].prompts]
@@ -128,14 +128,14 @@ def engines(
 
 def build_generator(config: Config, service: EngineService | None) -> AskableGenerator | None:
     """Who answers a round's masked prompts, with the eyes of `rollouts.reader`; None: the decoder's own passes."""
-    if service is None or not asks_in_rounds(config):
+    if service is None or not config.asks_in_rounds:
         return None
     return BaseGenerator(service.generator) if config.rollouts.reader == "base" else service.generator
 
 
 def build_delivery(config: Config, service: EngineService | None) -> Callable[[int], dict[str, float]] | None:
     """Puts the adapter into the engines as training goes on; None where rounds ask none, or ask the base alone."""
-    if service is None or not asks_in_rounds(config) or config.rollouts.reader == "base":
+    if service is None or not config.asks_in_rounds or config.rollouts.reader == "base":
         return None
     return service.deliver
 

@@ -29,6 +29,20 @@ class Config(Section):
     rollouts: Rollouts = Field(default_factory=Rollouts, description="the generator that answers prompts")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="what is measured")
 
+    @property
+    def asks_in_rounds(self) -> bool:
+        """Whether rounds of training ask an engine."""
+        return self.rollouts.backend != "transformers" and self.objective.policy_gradient_weight > 0
+
+    def asks_engine(self, *, training: bool) -> bool:
+        """Whether a job asks an engine anything."""
+        return self.evaluation.through_engine or (training and self.asks_in_rounds)
+
+    @property
+    def judges_by_answers(self) -> bool:
+        """Whether rounds judge masks by answers alone, so that an engine's are all that is wanted of masked views."""
+        return self.reward.source != "adversary" or set(self.adversary.features) <= {"labels", "shift"}
+
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         from afa_llm.config_checks import contradictions

@@ -51,16 +51,6 @@ def check_engine(settings: Rollouts) -> None:
         )
 
 
-def asks_in_rounds(config: Config) -> bool:
-    """Whether rounds of training ask an engine."""
-    return config.rollouts.backend != "transformers" and config.objective.policy_gradient_weight > 0
-
-
-def asks_engine(config: Config, *, training: bool) -> bool:
-    """Whether a job asks an engine anything."""
-    return config.evaluation.through_engine or (training and asks_in_rounds(config))
-
-
 def build_service(
     config: Config,
     decoder: Decoder,

@@ -16,7 +16,7 @@ from afa_llm.data.prompts import PromptBuilder, build_prompts
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
 from afa_llm.data.templates import load_templates
-from afa_llm.engine_assembly import asks_engine, check_engine
+from afa_llm.engine_assembly import check_engine
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.behaviour import check_cases
 from afa_llm.evaluation.calibration import content_free_examples, domain_examples
@@ -73,7 +73,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
         _check_rationales(config, train_prompts)
     measured = [prompt for sets in prompt_sets.values() for found in sets for prompt in found.prompts]
     every, answers = [*train_prompts, *validation_prompts, *measured], [b.answer_words for b in builders.values()]
-    check_positions(config.model, every, answers, engine=asks_engine(config, training=training))
+    check_positions(config.model, every, answers, engine=config.asks_engine(training=training))
     check_embedded(config.model, every, answers)
     return Material(
         tokenizer=tokenizer,

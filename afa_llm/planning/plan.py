@@ -147,8 +147,7 @@ def make_plan(config: Config, layout: Layout, *, on_gpu: bool, gpu: float | None
 def _engine(config: Config, *, on_gpu: bool, known: bool) -> str:
     """Where the memory of a vLLM engine of ours is counted, empty where there is none. `known`: the GPU's size."""
     rollouts = config.rollouts
-    asks = config.objective.policy_gradient_weight > 0 or config.evaluation.through_engine
-    if rollouts.backend == "transformers" or rollouts.addresses or not asks:
+    if rollouts.addresses or not config.asks_engine(training=True):
         return ""
     return SHARED if rollouts.backend == "vllm_local" and on_gpu and known else BESIDE
 

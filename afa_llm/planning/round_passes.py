@@ -100,12 +100,9 @@ def replay_bytes(config: Config, hidden_size: int, layout: Layout) -> int:
 
 def _masked_views(config: Config) -> int:
     """Views of a review that are read without gradient."""
-    by_adversary = config.reward.source == "adversary"
-    told = config.rollouts.backend != "transformers" and not (
-        by_adversary and set(config.adversary.features) - {"labels", "shift"}
-    )  # an engine's answers are all that is wanted
+    told = config.rollouts.backend != "transformers" and config.judges_by_answers
     if config.objective.policy_gradient_weight <= 0 or told:
         objective = config.objective
         beside = (objective.kl_weight, objective.masked_base_weight, objective.self_supervised_weight)
         return 1 if max(*beside, objective.word_mass_weight) > 0 else 0
-    return config.masking.masks_per_review + by_adversary
+    return config.masking.masks_per_review + (config.reward.source == "adversary")

@@ -80,11 +80,7 @@ class Looker:
     @property
     def judges_answers(self) -> bool:
         """The adversary sees the labels' answers alone, and a generator gives them: no view is read here for it."""
-        return (
-            self.has_adversary
-            and self.generator is not None
-            and set(self.config.adversary.features) <= {"labels", "shift"}
-        )
+        return self.has_adversary and self.generator is not None and self.config.judges_by_answers
 
     @property
     def fills_gaps(self) -> bool:
@@ -156,7 +152,7 @@ class Looker:
             look.learned_view = self._hide_for_learning(look, epoch)
         if self.generator is not None:
             look.asked = self._ask(self.generator, look, view)
-            if not self.has_adversary or self.judges_answers:
+            if self.config.judges_by_answers:
                 return
         with self._reader():
             clean, clean_focus = self._compared(look)
