@@ -51,7 +51,10 @@ def test_a_prompt_that_leaves_an_engine_no_place_for_its_token_is_told_before_th
         prepare(load_config(None, long))
     prepare(load_config(None, [*long, "data.max_tokens=1023"]))
     prepare(load_config(None, [*long, "rollouts.backend=transformers"]))
-    prepare(load_config(None, long), training=False)  # nothing is asked
+    measured = f"data.evaluation=[{{path: '{tmp_path}/long.jsonl'}}]"
+    prepare(load_config(None, [*long, measured]), training=False)  # nothing is asked
+    with pytest.raises(AfaError, match="a prompt of 1024 tokens"):
+        prepare(load_config(None, [*long, measured, "evaluation.through_engine=true"]), training=False)
 
 
 def test_an_interpreter_is_asked_whether_it_has_vllm(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -194,6 +195,10 @@ def test_too_many_ranks_for_a_node(llama: Path) -> None:
     config = settings(llama, "training.engine=deepspeed", "data.max_tokens=32")
     (found,) = judged(config, Memory(host=8.0), ranks=4)
     assert not found.fits and found.mend == "start at most 3 ranks on a node"
+    plan = plan_of(config, 4)
+    twice = replace(plan, unpacking=2 * plan.host_rank_bytes)
+    (found,) = verdicts(twice, Memory(host=4.5 * plan.host_rank_bytes / GIB), config, lambda c, offload: plan_of(c, 4))
+    assert not found.fits and found.mend == "start at most 2 ranks on a node"
 
 
 def test_ranks_without_deepspeed(llama: Path) -> None:
