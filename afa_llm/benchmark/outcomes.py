@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from afa_llm.benchmark.cells import Cell
+from afa_llm.benchmark.same_reviews import fingerprint
 from afa_llm.benchmark.statistics import SetAnswers
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.comparison import clusters_of
@@ -148,7 +148,7 @@ def _answers(
         right={i: right[i] / len(of_templates) for i in everywhere},
         main={item.example_id: item.right(calibration) for items in main for item in items},
         cluster=dict(zip(everywhere, clusters, strict=True)),
-        text={i: zlib.crc32(f"{first[i].label} {first[i].text}".encode("utf-8", "replace")) for i in everywhere},
+        text={i: fingerprint(first[i].label, first[i].text) for i in everywhere},
         templates=len(of_templates),
     )
 

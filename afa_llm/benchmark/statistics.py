@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import optimize, stats
 
-from afa_llm.errors import AfaError
+from afa_llm.benchmark.same_reviews import Reviews, check_same
 from afa_llm.evaluation.clusters import cluster_detectable, cluster_mean, cluster_sign_flip
 from afa_llm.evaluation.estimates import NOTHING, Estimate, Floats, Resampling
 from afa_llm.evaluation.significance import mcnemar
@@ -201,7 +201,7 @@ def compare_answers(
     templates = 1
     for seed in seeds:
         new, old = arm[seed], reference[seed]
-        _same_reviews(new, old, f"{where}, seed {seed}")
+        check_same(Reviews(new.text, new.templates), Reviews(old.text, old.templates), f"{where}, seed {seed}")
         templates = math.lcm(templates, new.templates)
         shared = [i for i in old.main if i in new.main]
         test = mcnemar(np.array([old.main[i] for i in shared], bool), np.array([new.main[i] for i in shared], bool))
@@ -244,13 +244,3 @@ def seed_changes(
 def _repeated(arm: Mapping[int, SetAnswers], reference: Mapping[int, SetAnswers], seeds: Sequence[int]) -> bool:
     """Whether several seeds have the very same answers, in both arms."""
     return len(seeds) > 1 and all(of[seed].right == of[seeds[0]].right for of in (arm, reference) for seed in seeds)
-
-
-def _same_reviews(new: SetAnswers, old: SetAnswers, where: str) -> None:
-    if new.text != old.text or new.templates != old.templates:
-        odd = [i for i in {**old.text, **new.text} if old.text.get(i) != new.text.get(i)]
-        what = f"{len(odd)} reviews differ, such as {odd[0]!r}" if odd else "another number of templates"
-        raise AfaError(
-            f"{where}: the arms did not answer the same reviews ({what}); give all arms of a data set the same "
-            "data.evaluation and prompts.evaluation"
-        )

@@ -212,7 +212,7 @@ def test_pairs_count_once() -> None:
 
 def test_other_reviews_are_refused() -> None:
     with pytest.raises(
-        AfaError, match=r"afa and ce, seed 0: the arms did not answer the same reviews \(1 reviews differ, such as '9'"
+        AfaError, match=r"afa and ce, seed 0: the arms do not answer the same reviews \(1 reviews differ, such as '9'"
     ):
         statistics.compare_answers(
             {0: answers({"1": 1.0, "9": 0.0})}, {0: answers({"1": 1.0})}, HOW, "sst2: afa and ce"
