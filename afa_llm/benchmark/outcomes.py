@@ -13,6 +13,7 @@ import numpy as np
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.same_reviews import fingerprint
 from afa_llm.benchmark.statistics import SetAnswers
+from afa_llm.data.checklist import kind_of
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.comparison import clusters_of
 from afa_llm.evaluation.focus_metrics import METRICS
@@ -174,7 +175,9 @@ def _metrics(results: Mapping[str, Any], name: str, phase: str) -> dict[str, flo
     for row in results["scores"]:
         chosen = (row["template"], row["calibration"]) == (results["train_template"], results["headline_calibration"])
         if row["data_set"] == name and chosen:
-            groups = [group["value"] for group in row[phase]["group_accuracy"].values() if group["value"] is not None]
+            # Behavioural tests are no groups: they have pass rates, and INV and DIR don't ask for the label.
+            groups = [of["value"] for group, of in row[phase]["group_accuracy"].items() if not kind_of(group)]
+            groups = [value for value in groups if value is not None]
             found |= {"macro_f1": row[phase]["macro_f1"], "ece": row[phase]["ece"]}
             found |= {WORST_GROUP: min(groups)} if groups else {}
     for pairs in results.get("pairs") or []:

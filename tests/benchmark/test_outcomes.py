@@ -38,3 +38,17 @@ def test_pairs_in_order_are_those_of_the_answers(tmp_path: Path) -> None:
     ]
     assert 5 < len(order) < 20
     assert read_outcome(cell).final["films_dev"].metrics["pair_order"] == pytest.approx(sum(order) / len(order))
+
+
+def test_a_behavioural_test_is_no_group(tmp_path: Path) -> None:
+    """CheckList's hardest test was told as the accuracy of the worst group, though most don't ask for the label."""
+    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=12)
+    cell = next(cell for cell in cells if cell.name == "films/afa/seed0")
+    results = json.loads((cell.folder / "results.json").read_text())
+    found = []
+    for groups in ({"a": 0.7, "INV names": 0.1, "MFT negated": 0.0}, {"INV names": 0.1}):
+        for row in results["scores"]:
+            row["after"]["group_accuracy"] = {name: {"value": value} for name, value in groups.items()}
+        (cell.folder / "results.json").write_text(json.dumps(results))
+        found.append(read_outcome(cell).final["films_dev"].metrics.get("worst_group"))
+    assert found == [0.7, None]
