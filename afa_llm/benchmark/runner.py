@@ -109,7 +109,7 @@ class MatrixRunner:
             status.state = "stopped"
         else:
             status.state = "failed"
-            status.message = f"exit code {code}: {last_words(status.cell.beside('.log'))}"
+            status.message = f"exit code {code}: {last_words(status.cell.beside('.log'), process.log_from)}"
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         """The first signal asks the cells to stop, the second ends them."""

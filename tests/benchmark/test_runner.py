@@ -80,6 +80,19 @@ def test_a_failed_cell_does_not_stop_the_others(cells: list[Cell], monkeypatch: 
     assert states["long_ce"].message == "exit code 0: no output"  # ended without results
 
 
+def test_a_cell_that_fails_again_is_told_by_what_it_said_this_time(
+    cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log of a cell goes on over all tries, and a mended fault was told as long as no other message followed."""
+    said = ["afa train: no such module", "Killed"]
+    for line in said:
+        commands(monkeypatch, {"base": f"echo '{line}'; exit 2"})
+        runner = MatrixRunner(cells[:1], jobs=1, watch=lambda statuses: None)
+        assert runner.run() == 1
+        assert runner.statuses[0].message == f"exit code 2: {line}"
+    assert cells[0].beside(".log").read_text().splitlines() == said
+
+
 def test_a_cell_that_cannot_be_started_does_not_stop_the_others(
     cells: list[Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
