@@ -123,3 +123,18 @@ def test_asked_to_stop_the_cells_are_asked_and_nothing_new_starts(
     assert runner.run() == STOPPED
     assert [status.state for status in runner.statuses] == ["stopped", "stopped", *["waiting"] * 4]
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_cell_that_is_being_started_when_the_signal_comes_is_asked_too(
+    cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ran to its end, and the cells of the other slots were started beside it."""
+
+    def signalled(cell: Cell, launcher: str) -> list[str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ["sh", "-c", f"sleep 2; mkdir -p {cell.folder} && echo x > {cell.folder}/results.json"]
+
+    monkeypatch.setattr(cell_process, "command", signalled)
+    runner = MatrixRunner(cells[:2], jobs=2, watch=lambda statuses: None)
+    assert runner.run() == STOPPED
+    assert [status.state for status in runner.statuses] == ["stopped", "waiting"]
