@@ -115,7 +115,11 @@ def _sentence(content: Content, rows: list[Content], shown: str, name: str, refe
         found, where = rows[0]["over_seeds"], f"on {rows[0]['set']}"
     text = f"Accuracy of {name} less that of {reference}, {where}: {points(found['value'], True)} points"
     if found["low"] is None and found["count"] > 1:
-        return f"{text}, the same for all {found['count']} seeds: how far other seeds would be off is not known."
+        same = f"{text}, the same for all {found['count']} seeds"
+        claimed = any(row["stars"] for row in rows)  # where every seed repeats the same answers, by reviews alone
+        return f"{same}." if claimed else f"{same}: how far other seeds would be off is not known."
+    if found["low"] is None and any(row["over_seeds"]["count"] > 1 for row in rows):
+        return " ".join([f"{text}. One seed has no interval, and only one has all sets.", *_unseen(rows)])
     if found["low"] is None:
         return f"{text}. One seed has no interval, so nothing is claimed."
     level = f"{100 * content['confidence']:g} % interval"

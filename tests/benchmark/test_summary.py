@@ -54,6 +54,22 @@ def test_why_there_is_no_interval(count: int, told: str) -> None:
     assert told in headline(content(NO_INTERVAL | {"count": count}, REVIEWS), "afa").text
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_nobody_says_beside_a_claim_that_none_is_made(count: int) -> None:
+    """Of a matrix under way: three seeds of films are done, of books one. And where every seed repeats its answers."""
+    found = headline(content(NO_INTERVAL | {"count": count}, REVIEWS, "★"), "afa")
+    assert found.title == "AFA is more accurate on films than CE"
+    assert "nothing is claimed" not in found.text
+    assert "not known" not in found.text
+
+
+def test_of_one_seed_nothing_is_claimed() -> None:
+    found = content(NO_INTERVAL, REVIEWS)
+    rows = [row | {"over_seeds": NO_INTERVAL} for row in found["comparisons"]]
+    told = headline(found | {"comparisons": rows}, "afa").text
+    assert told.endswith("+3.0 points. One seed has no interval, so nothing is claimed.")
+
+
 @pytest.mark.parametrize(
     ("films", "books", "told"),
     [
