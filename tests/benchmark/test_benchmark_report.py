@@ -175,6 +175,17 @@ def test_the_page_holds_every_part_and_no_network(place: Path) -> None:
     assert text.count('class="many phase-line') >= 2 * 3 * 2
 
 
+def test_the_gallery_names_its_columns_by_their_arms(place: Path) -> None:
+    """Both were measured last, and a word's numbers were told as before and after."""
+    text = (place / "report.html").read_text()
+    gallery = text[text.index("Where the two look") : text.index('id="h-budget"')]
+    hints = re.findall(r' title="(focus [^"]*)"', gallery)
+    assert hints
+    assert all(re.match(r"focus [0-9.]+ % LoRA, cross-entropy, [0-9.]+ % AFA", hint) for hint in hints)
+    assert 'aria-label="review, AFA"' in gallery
+    assert 'aria-label="review, after"' not in gallery
+
+
 def test_hostile_names_are_shown_and_not_run(tmp_path: Path) -> None:
     benchmark, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=30)
     hostile = "<script>alert(1)</script>"
