@@ -197,3 +197,22 @@ def test_a_goal_where_less_is_better(change: dict[str, Any], kind: str, told: st
     line = goal_lines({"confidence": 0.95, "goals": [goal | {"value": value} | change]})[0]
     assert line.kind == kind
     assert line.text.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("unit", "wanted", "found", "told"),
+    [
+        ("percent", 0.126, (0.12581, 0.09, 0.15), "wanted at least +12.60 %, found +12.58 % (95 % interval +9.00 % to"),
+        ("points", 0.0, (0.0061, 0.0003, 0.012), "found +0.61 points (95 % interval +0.03 points to +1.20 points)"),
+        ("points", 0.01, (-0.0001, -0.02, 0.02), "wanted at least +1.0 points, found 0.0 points (95 % interval −2.0"),
+        ("", 0.1, (0.0998, 0.05, 0.15), "wanted at least +0.1000, found +0.0998 (95 % interval +0.0500 to +0.1500)"),
+        ("points", 0.01, (0.01, 0.01, 0.01), "wanted at least +1.0 points, found +1.0 points (95 %"),
+    ],
+)
+def test_no_goal_is_rounded_until_it_reads_otherwise_than_judged(
+    unit: str, wanted: float, found: tuple[float, float, float], told: str
+) -> None:
+    """`wanted at least +12.6 %, found +12.6 %: not reached`, an interval from +0.0 that leaves out 0, and −0.0."""
+    value = dict(zip(("value", "low", "high"), found, strict=True))
+    goal = {"claim": "x", "at_least": wanted, "at_most": None, "unit": unit, "reached": True, "shown": True}
+    assert told in goal_lines({"confidence": 0.95, "goals": [goal | {"value": value}]})[0].text
