@@ -169,7 +169,8 @@ def _goal(goal: Content, confidence: float) -> Line:
     least, most, more = goal["at_least"], goal["at_most"], _more_digits(unit, goal)
     wanted = f"wanted at least {_in(unit, least, more)}" if most is None else f"wanted at most {_in(unit, most, more)}"
     if not value:
-        return Line("same", goal["claim"], f"{wanted}: not measured yet")
+        none = " (or what it is a share of is not above 0)" if unit == "percent" else ""
+        return Line("same", goal["claim"], f"{wanted}: not measured yet{none}")
     text = f"{wanted}, found {_in(unit, value['value'], more)}"
     if value["low"] is not None:
         low, high = (_in(unit, value[end], more) for end in ("low", "high"))

@@ -7,15 +7,17 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_matrix import write_fake_matrix
+from hand_matrix import hand_matrix, only
 from sklearn.metrics import roc_auc_score
 
 from afa_llm.benchmark.report import write_benchmark
-from afa_llm.benchmark.results import SCHEMA
+from afa_llm.benchmark.results import SCHEMA, _means
 from afa_llm.benchmark.settings import DataSet
 from afa_llm.evaluation.json_files import answers_path
 from afa_llm.evaluation.prompted_sentiment import read_items
@@ -221,3 +223,18 @@ def test_versions_are_those_of_the_cells(tmp_path: Path) -> None:
     write_benchmark(benchmark, cells, tmp_path / "fake")
     found = json.loads((tmp_path / "fake" / "benchmark.json").read_text())["versions"]
     assert found == {"torch": "2.11.0 | 2.12.0", "peft": "0.99", "vllm": None}
+
+
+@pytest.mark.parametrize(("start", "gains"), [((0.1, 0.2), (0.5, 0.5)), ((0.1, -0.2), None)])
+def test_a_relative_gain_is_that_of_all_seeds_or_none(
+    start: tuple[float, ...], gains: tuple[float, ...] | None
+) -> None:
+    """Seeds that began at or below 0 were left out without a word."""
+    matrix = hand_matrix({("afa", seed): {"dev": only(comprehensiveness=1.5 * abs(x))} for seed, x in enumerate(start)})
+    outcomes = {
+        key: replace(outcome, before={"dev": only(comprehensiveness=start[key[2]])})
+        for key, outcome in matrix.outcomes.items()
+    }
+    row = next(row for row in _means(replace(matrix, outcomes=outcomes)) if row["metric"] == "comprehensiveness")
+    assert (row["relative_gain"] and row["relative_gain"].value) == (gains and pytest.approx(sum(gains) / 2))
+    assert row["gain"].count == 2
