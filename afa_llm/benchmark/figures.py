@@ -29,8 +29,8 @@ from afa_llm.evaluation.charts import (
 )
 from afa_llm.evaluation.verdict import points
 
-COLOURS = 8
-"""Line styles of the style sheet (k0..k7); more lines begin again."""
+STYLES = 16
+"""Line styles of the style sheet (k0..k15), a colour and a dash each; more lines begin again."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def lines_chart(
     for name, series in kept.items():
         placed = [(rounded(x_scale(x)), rounded(y_scale(y))) for x, y in series]
         last = series[-1][1]
-        lines.append(NamedLine(name, svg_path(placed), styles[name] % COLOURS, tuple(placed), short(last)))
+        lines.append(NamedLine(name, svg_path(placed), styles[name] % STYLES, tuple(placed), short(last)))
     return LinesChart(
         lines=tuple(lines),
         x_ticks=tuple(Tick(rounded(x_scale(x)), short(x)) for x in nice_ticks(x_scale.low, x_scale.high, 4)),
