@@ -27,7 +27,7 @@ from afa_llm.evaluation.charts import (
     short,
     svg_path,
 )
-from afa_llm.evaluation.verdict import points
+from afa_llm.evaluation.verdict import p_number, points
 
 STYLES = 16
 """Line styles of the style sheet (k0..k15), a colour and a dash each; more lines begin again."""
@@ -146,7 +146,7 @@ def _forest_row(row: Mapping[str, Any], titles: Mapping[str, str], axis: Axis, c
     seeds, reviews, smallest = row["over_seeds"], row["over_reviews"], row["detectable"]
     over, shown = ("", seeds) if seeds["low"] is not None else (" over reviews", reviews)
     interval = f"{points(shown['low'], True)} to {points(shown['high'], True)}{over}" if shown else "no interval"
-    p = "" if row["p_holm"] is None else f", Holm p {row['p_holm']:.2g}"
+    p = "" if row["p_holm"] is None else f", Holm p {p_number(row['p_holm'])}"
     least = "" if smallest is None else "at least "
     return ForestRow(
         label=titles[row["arm"]],

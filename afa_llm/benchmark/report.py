@@ -22,7 +22,7 @@ from afa_llm.errors import AfaError
 from afa_llm.evaluation import charts, json_files
 from afa_llm.evaluation.gallery import SHADES, shelves
 from afa_llm.evaluation.report import Gallery
-from afa_llm.evaluation.verdict import points
+from afa_llm.evaluation.verdict import p_number, points
 from afa_llm.evaluation.visible_text import visible
 
 MOST_CARDS = 3
@@ -132,6 +132,7 @@ def page(matrix: Matrix, content: Content, notes: list[str]) -> dict[str, Any]:
         "phase_names": {"before": titles[benchmark.reference], "after": titles[shown]},
         "chart": charts,
         "points": points,
+        "p_number": p_number,
         "kind": figures.difference_kind,
         "shades": range(SHADES + 1),
         "paired": True,
