@@ -138,9 +138,11 @@ def _answers(
     calibration, trained_with = results["headline_calibration"], results["train_template"]
     seen: dict[str, int] = {}
     right: dict[str, int] = {}
+    sure: dict[str, float] = {}
     for item in (item for items in of_templates for item in items):
         seen[item.example_id] = seen.get(item.example_id, 0) + 1
         right[item.example_id] = right.get(item.example_id, 0) + item.right(calibration)
+        sure[item.example_id] = sure.get(item.example_id, 0.0) + item.probability[calibration][item.label]
     everywhere = [i for i, count in seen.items() if count == len(of_templates)]
     first = {item.example_id: item for items in reversed(of_templates) for item in items}
     clusters = clusters_of([first[i] for i in everywhere])
@@ -151,6 +153,7 @@ def _answers(
         cluster=dict(zip(everywhere, clusters, strict=True)),
         text={i: fingerprint(first[i].label, first[i].text) for i in everywhere},
         templates=len(of_templates),
+        sure_N=np.array([sure[i] for i in everywhere], dtype=np.float64) / len(of_templates),
     )
 
 
