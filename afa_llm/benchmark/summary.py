@@ -143,7 +143,8 @@ def _unseen(rows: list[Content]) -> list[str]:
 
 def goal_lines(content: Content) -> list[Line]:
     """One line for each goal: reached or not, the value, and whether its interval leaves out 0."""
-    return [_goal(goal, content["confidence"]) for goal in content["goals"]]
+    whole = all(cell["finished"] for cell in content["cells"])
+    return [_goal(goal, content["confidence"], whole) for goal in content["goals"]]
 
 
 def _in(unit: str, value: float, more: int) -> str:
@@ -164,13 +165,14 @@ def _more_digits(unit: str, goal: Content) -> int:
     return next(enough, 3)
 
 
-def _goal(goal: Content, confidence: float) -> Line:
+def _goal(goal: Content, confidence: float, whole: bool) -> Line:
     value, unit = goal["value"], goal["unit"]
     least, most, more = goal["at_least"], goal["at_most"], _more_digits(unit, goal)
     wanted = f"wanted at least {_in(unit, least, more)}" if most is None else f"wanted at most {_in(unit, most, more)}"
     if not value:
-        none = " (or what it is a share of is not above 0)" if unit == "percent" else ""
-        return Line("same", goal["claim"], f"{wanted}: not measured yet{none}")
+        none = "no seed has this metric of both on all of these sets" if whole else "not measured yet"
+        share = " (or what it is a share of is not above 0)" if unit == "percent" else ""
+        return Line("same", goal["claim"], f"{wanted}: {none}{share}")
     text = f"{wanted}, found {_in(unit, value['value'], more)}"
     if value["low"] is not None:
         low, high = (_in(unit, value[end], more) for end in ("low", "high"))

@@ -11,6 +11,7 @@ from afa_llm.benchmark.summary import goal_lines, headline
 SEEDS = {"value": 0.03, "low": 0.004, "high": 0.059, "count": 3}
 REVIEWS = {"value": 0.03, "low": 0.02, "high": 0.04, "count": 900}
 NOISE = {"value": 0.03, "low": -0.01, "high": 0.07, "count": 3}
+UNDER_WAY = [{"finished": True}, {"finished": False}]
 NO_INTERVAL = {"value": 0.03, "low": None, "high": None, "count": 1}
 
 
@@ -167,7 +168,7 @@ def test_a_goal_within_noise_is_not_reached() -> None:
     goal = {"claim": "x", "at_least": 0.01, "at_most": None, "unit": "points", "reached": True, "shown": False}
     value = {"value": 0.02, "low": -0.01, "high": 0.05}
     kinds = [
-        goal_lines({"confidence": 0.95, "goals": [goal | change]})[0].kind
+        goal_lines({"cells": UNDER_WAY, "confidence": 0.95, "goals": [goal | change]})[0].kind
         for change in (
             {"value": value},
             {"value": value, "shown": True},
@@ -194,7 +195,7 @@ def test_a_goal_within_noise_is_not_reached() -> None:
 def test_a_goal_where_less_is_better(change: dict[str, Any], kind: str, told: str) -> None:
     value = {"value": -0.07, "low": -0.09, "high": -0.05}
     goal = {"claim": "x", "at_least": None, "at_most": -0.05, "unit": "points", "reached": True, "shown": True}
-    line = goal_lines({"confidence": 0.95, "goals": [goal | {"value": value} | change]})[0]
+    line = goal_lines({"cells": UNDER_WAY, "confidence": 0.95, "goals": [goal | {"value": value} | change]})[0]
     assert line.kind == kind
     assert line.text.endswith(told)
 
@@ -215,4 +216,13 @@ def test_no_goal_is_rounded_until_it_reads_otherwise_than_judged(
     """`wanted at least +12.6 %, found +12.6 %: not reached`, an interval from +0.0 that leaves out 0, and −0.0."""
     value = dict(zip(("value", "low", "high"), found, strict=True))
     goal = {"claim": "x", "at_least": wanted, "at_most": None, "unit": unit, "reached": True, "shown": True}
-    assert told in goal_lines({"confidence": 0.95, "goals": [goal | {"value": value}]})[0].text
+    assert told in goal_lines({"cells": UNDER_WAY, "confidence": 0.95, "goals": [goal | {"value": value}]})[0].text
+
+
+def test_a_goal_that_no_more_cells_can_judge_is_not_told_as_under_way() -> None:
+    """Of a metric that a set has not, such as the worst group of reviews without groups."""
+    goal = {"claim": "x", "at_least": 0.1, "at_most": None, "unit": "", "reached": None, "shown": None, "value": None}
+    told = {"confidence": 0.95, "goals": [goal]}
+    assert goal_lines(told | {"cells": UNDER_WAY})[0].text == "wanted at least +0.100: not measured yet"
+    (line,) = goal_lines(told | {"cells": UNDER_WAY[:1]})
+    assert line.text == "wanted at least +0.100: no seed has this metric of both on all of these sets"
