@@ -15,6 +15,7 @@ from pathlib import Path
 
 from afa_llm.config import Config
 from afa_llm.evaluation import json_files
+from afa_llm.evaluation.comparison import clusters_of
 from afa_llm.evaluation.estimates import Floats, Resampling
 from afa_llm.evaluation.focus_items import focus_items
 from afa_llm.evaluation.focus_quality import FocusScores, LeaveOneOut, focus_scores
@@ -153,6 +154,7 @@ def write_results(
         before=before.items,
         after=after.items if after else None,
         focus={t: (scores, after.focus[t][1] if after else None) for t, (_, scores) in before.focus.items()},
+        focus_clusters={t: clusters_of([p.example for p in material.focus_prompts[t]]) for t in before.focus},
         quarantined={title: len(found.rows) for title, found in material.quarantines.items()},
         training=asdict(summary) if summary else None,
         slices=_slices(config, material),

@@ -50,12 +50,13 @@ def command(cell: Cell, launcher: str) -> list[str]:
 
 
 class CellProcess:
-    """A running cell. Its output goes to `seed<k>.log`."""
+    """A running cell. Its output goes to `seed<k>.log`, below that of earlier tries; `log_from`: where it begins."""
 
     def __init__(self, cell: Cell, launcher: str, environment: Mapping[str, str], lock: int) -> None:
         self.cell, self.began = cell, time.monotonic()
         write_text(cell.beside(".yaml"), dump_config(cell.config))
         with cell.beside(".log").open("ab") as log:
+            self.log_from = log.tell()
             self.process = subprocess.Popen(
                 command(cell, launcher),
                 stdin=subprocess.DEVNULL,
@@ -89,12 +90,13 @@ def try_lock(cell: Cell) -> int | None:
     return lock_file(path)
 
 
-def last_words(log: Path, most: int = 300) -> str:
-    """What a failed cell said: the message of `afa`, else its last line."""
+def last_words(log: Path, start: int = 0, most: int = 300) -> str:
+    """What a failed cell said from byte `start` of its log on: the message of `afa`, else its last line."""
     try:
-        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+        said_now = log.read_bytes()[start:].decode("utf-8", errors="replace")
     except OSError:
         return "no log"
+    lines = [line.strip() for line in said_now.splitlines()]
     lines = [line for line in lines if line]
     said = [line for line in lines if line.startswith(LOUD)]
     text = (said or lines or ["no output"])[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from afa_llm.benchmark.places import check_places
 from afa_llm.benchmark.progress import ProgressTable
 from afa_llm.benchmark.report import write_benchmark
 from afa_llm.benchmark.runner import MatrixRunner
+from afa_llm.benchmark.same_reviews import Reviews, asked, check_same
 from afa_llm.benchmark.settings import Benchmark
 from afa_llm.data.suite_catalogue import PREFIX
 from afa_llm.data.suites import lacking, resolve_suites
@@ -54,7 +55,11 @@ def run(options: argparse.Namespace) -> int:
     check_launcher(options.launcher)
     chosen = _resolved(chosen)
     _refuse_changed(chosen)
-    works = {} if all(cell.finished for cell in chosen) and not options.dry_run else _check_data(chosen)
+    works = (
+        {}
+        if all(cell.finished for cell in chosen) and not options.dry_run
+        else _check_data(chosen, benchmark.reference)
+    )
     if options.dry_run:
         Console(width=None if console.is_terminal else 120).print(_plan_table(chosen, works))
         return 0
@@ -160,10 +165,11 @@ def _tell_changed(cells: Sequence[Cell]) -> None:
         tell(f"cell {names[0]}{more}: measured with other settings than CONFIG has now: {told}")
 
 
-def _check_data(cells: Sequence[Cell]) -> dict[tuple[str, str], Work]:
+def _check_data(cells: Sequence[Cell], reference: str) -> dict[tuple[str, str], Work]:
     """Every data set read and every prompt built once, before anything runs. Raises AfaError that names the cell."""
-    seen: dict[str, Work] = {}
+    seen: dict[str, tuple[Work, dict[str, Reviews]]] = {}
     found: dict[tuple[str, str], Work] = {}
+    asks: dict[tuple[str, str], dict[str, Reviews]] = {}
     for cell in cells:
         if (cell.data_set, cell.arm) in found:
             continue
@@ -174,13 +180,23 @@ def _check_data(cells: Sequence[Cell]) -> dict[tuple[str, str], Work]:
                 material = prepare(config)
             except AfaError as error:
                 raise AfaError(f"cell {cell.name}: {error}") from None
-            seen[key] = Work(
-                len(material.train_prompts), 0, sum(len(examples) for examples in material.evaluation.values())
-            )
-        reviews = seen[key].reviews
-        steps = planned_steps(config.training, reviews) if cell.kind == "trained" else 0
-        found[cell.data_set, cell.arm] = Work(reviews, steps, seen[key].evaluated)
+            evaluated = sum(len(examples) for examples in material.evaluation.values())
+            reviews = {title: asked(prompt_sets) for title, prompt_sets in material.prompt_sets.items()}
+            seen[key] = Work(len(material.train_prompts), 0, evaluated), reviews
+        work, asks[cell.data_set, cell.arm] = seen[key]
+        steps = planned_steps(config.training, work.reviews) if cell.kind == "trained" else 0
+        found[cell.data_set, cell.arm] = replace(work, steps=steps)
+    _check_same_reviews(asks, reference)
     return found
+
+
+def _check_same_reviews(asks: Mapping[tuple[str, str], Mapping[str, Reviews]], reference: str) -> None:
+    """Raises AfaError where an arm of a data set will answer other reviews than the reference: told before hours of
+    training, not after."""
+    for (data_set, arm), sets in asks.items():
+        others = asks.get((data_set, reference), {})
+        for title in (title for title in sets if title in others):
+            check_same(sets[title], others[title], f"{data_set}, {title}: {arm} and {reference}")
 
 
 def _plan_table(cells: Sequence[Cell], works: dict[tuple[str, str], Work]) -> Table:

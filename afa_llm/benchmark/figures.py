@@ -27,10 +27,10 @@ from afa_llm.evaluation.charts import (
     short,
     svg_path,
 )
-from afa_llm.evaluation.verdict import points
+from afa_llm.evaluation.verdict import p_number, points
 
-COLOURS = 8
-"""Line styles of the style sheet (k0..k7); more lines begin again."""
+STYLES = 16
+"""Line styles of the style sheet (k0..k15), a colour and a dash each; more lines begin again."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def lines_chart(
     for name, series in kept.items():
         placed = [(rounded(x_scale(x)), rounded(y_scale(y))) for x, y in series]
         last = series[-1][1]
-        lines.append(NamedLine(name, svg_path(placed), styles[name] % COLOURS, tuple(placed), short(last)))
+        lines.append(NamedLine(name, svg_path(placed), styles[name] % STYLES, tuple(placed), short(last)))
     return LinesChart(
         lines=tuple(lines),
         x_ticks=tuple(Tick(rounded(x_scale(x)), short(x)) for x in nice_ticks(x_scale.low, x_scale.high, 4)),
@@ -146,7 +146,7 @@ def _forest_row(row: Mapping[str, Any], titles: Mapping[str, str], axis: Axis, c
     seeds, reviews, smallest = row["over_seeds"], row["over_reviews"], row["detectable"]
     over, shown = ("", seeds) if seeds["low"] is not None else (" over reviews", reviews)
     interval = f"{points(shown['low'], True)} to {points(shown['high'], True)}{over}" if shown else "no interval"
-    p = "" if row["p_holm"] is None else f", Holm p {row['p_holm']:.2g}"
+    p = "" if row["p_holm"] is None else f", Holm p {p_number(row['p_holm'])}"
     least = "" if smallest is None else "at least "
     return ForestRow(
         label=titles[row["arm"]],

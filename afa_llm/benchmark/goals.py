@@ -38,11 +38,11 @@ def judged(matrix: Matrix, name: str, goal: Goal) -> dict[str, Any]:
     keys = [key for key in every if not goal.sets or set(_names(key)) & set(goal.sets)]
     missing = set(goal.sets) - {name for key in every for name in _names(key)}
     missing |= _wanted_data_sets(matrix, goal) - {data_set for data_set, _ in keys}
-    per_seed = []
-    for seed in matrix.benchmark.seeds:
-        found = [_wanted(matrix, key, goal, seed) for key in keys]
-        if found and not missing and all(value is not None for value in found):
-            per_seed.append(sum(value for value in found if value is not None) / len(found))
+    by_seed = [[_compared(matrix, key, goal, seed) for key in keys] for seed in matrix.benchmark.seeds]
+    whole = [[pair for pair in pairs if pair] for pairs in by_seed if pairs and not missing and all(pairs)]
+    # A share of nothing, or of less, is none; without that seed or set the rest would be told for all of them.
+    defined = not goal.relative or all(old > 0 for pairs in whole for _, old in pairs)
+    per_seed = [_change(pairs, goal.relative) for pairs in whole] if defined else []
     value = over_seeds(per_seed, matrix.how.confidence) if per_seed else None
     reached, shown = _reached(goal, value) if value else (None, None)
     return {
@@ -75,15 +75,19 @@ def _reached(goal: Goal, value: Estimate) -> tuple[bool, bool]:
     return value.value >= goal.at_least, value.low > 0
 
 
-def _wanted(matrix: Matrix, key: Key, goal: Goal, seed: int) -> float | None:
+def _compared(matrix: Matrix, key: Key, goal: Goal, seed: int) -> tuple[float, float] | None:
+    """The arm's value on one evaluation set, and what it is compared with; None where either is missing."""
     new = matrix.values(key, goal.arm, goal.metric).get(seed)
     if goal.against == BEFORE:
         old = matrix.values(key, goal.arm, goal.metric, "before").get(seed)
     else:
         old = matrix.values(key, goal.against, goal.metric).get(seed)
-    if new is None or old is None or (goal.relative and old <= 0):
-        return None
-    return (new - old) / old if goal.relative else new - old
+    return None if new is None or old is None else (new, old)
+
+
+def _change(pairs: Sequence[tuple[float, float]], relative: bool) -> float:
+    """Mean over evaluation sets of what was wanted."""
+    return sum((new - old) / old if relative else new - old for new, old in pairs) / len(pairs)
 
 
 def claim(goal: Goal) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from afa_llm.benchmark.cells import Cell
+from afa_llm.benchmark.same_reviews import fingerprint
 from afa_llm.benchmark.statistics import SetAnswers
+from afa_llm.data.checklist import kind_of
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.comparison import clusters_of
 from afa_llm.evaluation.focus_metrics import METRICS
@@ -137,9 +138,11 @@ def _answers(
     calibration, trained_with = results["headline_calibration"], results["train_template"]
     seen: dict[str, int] = {}
     right: dict[str, int] = {}
+    sure: dict[str, float] = {}
     for item in (item for items in of_templates for item in items):
         seen[item.example_id] = seen.get(item.example_id, 0) + 1
         right[item.example_id] = right.get(item.example_id, 0) + item.right(calibration)
+        sure[item.example_id] = sure.get(item.example_id, 0.0) + item.probability[calibration][item.label]
     everywhere = [i for i, count in seen.items() if count == len(of_templates)]
     first = {item.example_id: item for items in reversed(of_templates) for item in items}
     clusters = clusters_of([first[i] for i in everywhere])
@@ -148,8 +151,9 @@ def _answers(
         right={i: right[i] / len(of_templates) for i in everywhere},
         main={item.example_id: item.right(calibration) for items in main for item in items},
         cluster=dict(zip(everywhere, clusters, strict=True)),
-        text={i: zlib.crc32(f"{first[i].label} {first[i].text}".encode("utf-8", "replace")) for i in everywhere},
+        text={i: fingerprint(first[i].label, first[i].text) for i in everywhere},
         templates=len(of_templates),
+        sure_N=np.array([sure[i] for i in everywhere], dtype=np.float64) / len(of_templates),
     )
 
 
@@ -174,7 +178,9 @@ def _metrics(results: Mapping[str, Any], name: str, phase: str) -> dict[str, flo
     for row in results["scores"]:
         chosen = (row["template"], row["calibration"]) == (results["train_template"], results["headline_calibration"])
         if row["data_set"] == name and chosen:
-            groups = [group["value"] for group in row[phase]["group_accuracy"].values() if group["value"] is not None]
+            # Behavioural tests are no groups: they have pass rates, and INV and DIR don't ask for the label.
+            groups = [of["value"] for group, of in row[phase]["group_accuracy"].items() if not kind_of(group)]
+            groups = [value for value in groups if value is not None]
             found |= {"macro_f1": row[phase]["macro_f1"], "ece": row[phase]["ece"]}
             found |= {WORST_GROUP: min(groups)} if groups else {}
     for pairs in results.get("pairs") or []:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 from collections.abc import Sequence
@@ -101,9 +102,12 @@ class ProgressTable:
         return escape(status.message)
 
     def left(self, statuses: Sequence[Status]) -> float | None:
-        """Seconds until all is done, from how long like cells took; None while a kind of cell is yet unknown."""
+        """Seconds until all is done, from how long like cells took; None while a kind of cell is yet unknown.
+
+        Each slot takes the next cell that waits when it is free, as the runner does: the last ones leave slots empty.
+        """
         known = [status for status in statuses if status.state == "done" and duration(status)]
-        total = 0.0
+        running, waiting = [], []
         for status in statuses:
             if status.state not in ("waiting", "elsewhere", "running"):
                 continue
@@ -112,8 +116,14 @@ class ProgressTable:
                 return None
             if status.state == "running":
                 seconds -= time.monotonic() - self.began.get(status.cell.name, time.monotonic())
-            total += max(0.0, seconds)
-        return total / self.jobs
+                running.append(max(0.0, seconds))
+            else:
+                waiting.append(seconds)
+        slots = [*running, *[0.0] * (self.jobs - len(running))]
+        heapq.heapify(slots)
+        for seconds in waiting:
+            heapq.heapreplace(slots, slots[0] + seconds)
+        return max(slots)
 
 
 def expected(cell: Cell, known: Sequence[Status]) -> float | None:

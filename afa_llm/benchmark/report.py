@@ -22,7 +22,7 @@ from afa_llm.errors import AfaError
 from afa_llm.evaluation import charts, json_files
 from afa_llm.evaluation.gallery import SHADES, shelves
 from afa_llm.evaluation.report import Gallery
-from afa_llm.evaluation.verdict import points
+from afa_llm.evaluation.verdict import p_number, points
 from afa_llm.evaluation.visible_text import visible
 
 MOST_CARDS = 3
@@ -127,11 +127,12 @@ def page(matrix: Matrix, content: Content, notes: list[str]) -> dict[str, Any]:
         "frequency": {
             matrix.label(key): curves.focus_by_frequency(matrix, *key, titles, notes) for key in matrix.sets()
         },
-        "galleries": list(_galleries(matrix, shown, notes)),
+        "galleries": list(_galleries(matrix, shown, titles, notes)),
         "notes": list(dict.fromkeys(notes)),
         "phase_names": {"before": titles[benchmark.reference], "after": titles[shown]},
         "chart": charts,
         "points": points,
+        "p_number": p_number,
         "kind": figures.difference_kind,
         "shades": range(SHADES + 1),
         "paired": True,
@@ -153,7 +154,7 @@ def _tables(content: Content, data_sets: Mapping[str, str]) -> list[tables.Table
     return [table for table in found if table.rows and len(table.columns) > 1]
 
 
-def _galleries(matrix: Matrix, shown: str, notes: list[str]):  # type: ignore[no-untyped-def]
+def _galleries(matrix: Matrix, shown: str, titles: Mapping[str, str], notes: list[str]):  # type: ignore[no-untyped-def]
     """The reference beside the shown arm, with the first seed that both have."""
     reference = matrix.benchmark.reference
     for data_set, name in matrix.sets():
@@ -163,7 +164,8 @@ def _galleries(matrix: Matrix, shown: str, notes: list[str]):  # type: ignore[no
             continue
         items = curves.side_by_side(theirs[seeds[0]], ours[seeds[0]], name, notes)
         labels = ours[seeds[0]].results["labels"]
-        kept = [shelf for shelf in shelves(items, labels, MOST_CARDS) if shelf.found] if items else []
+        every = shelves(items, labels, MOST_CARDS, (titles[reference], titles[shown])) if items else []
+        kept = [shelf for shelf in every if shelf.found]
         if kept:
             yield seeds[0], Gallery(matrix.label((data_set, name)), kept, True, any(item.rationale for item in items))
 

@@ -61,7 +61,8 @@ SCHEMA = {
     "means[].final": "estimate over seeds, t-interval",
     "means[].before": "estimate over seeds before training; null for prompted arms",
     "means[].gain": "estimate over seeds of final − before",
-    "means[].relative_gain": "estimate over seeds of (final − before) / before",
+    "means[].relative_gain": "estimate over seeds of (final − before) / before; null where before is not above 0 under "
+    "every seed",
     "comparisons[].data_set": "key of the data set",
     "comparisons[].set": "as in means",
     "comparisons[].arm": "arm, less the reference",
@@ -90,11 +91,12 @@ SCHEMA = {
     "set has none, as one whose reviews all have one label",
     "goals[].name": "key of the goal",
     "goals[].claim": "the goal in words",
-    "goals[].value": "estimate over seeds of what was wanted; null where cells are missing",
+    "goals[].value": "estimate over seeds of what was wanted; null where cells are missing, and of a relative goal "
+    "where what it is a share of is not above 0 under every seed and on every set",
     "goals[].unit": "how the page tells it: points, percent, or nothing",
     "goals[].at_least": "what was wanted where more is better, else null",
     "goals[].at_most": "what was wanted where less is better, else null",
-    "goals[].reached": "whether the value is at least, or at most, that; null where cells are missing",
+    "goals[].reached": "whether the value is at least, or at most, that; null where the value is",
     "goals[].shown": "whether the whole interval lies above 0, for at_most below 0; not so where there is none",
 }
 """Path -> meaning. `[]` stands for each element of a list, `.*` for anything below."""
@@ -168,7 +170,8 @@ def _means(matrix: Matrix) -> list[dict[str, Any]]:
                     continue
                 both = [seed for seed in final if seed in before]
                 gains = [final[seed] - before[seed] for seed in both]
-                shares = [(final[seed] - before[seed]) / before[seed] for seed in both if before[seed] > 0]
+                defined = all(before[seed] > 0 for seed in both)  # of some seeds alone it would be told for all
+                shares = [(final[seed] - before[seed]) / before[seed] for seed in both] if defined else []
                 row: dict[str, Any] = {"data_set": key[0], "set": matrix.label(key), "arm": arm, "metric": metric}
                 row["final"] = over_seeds(list(final.values()), confidence)
                 row["before"] = over_seeds(list(before.values()), confidence) if before else None

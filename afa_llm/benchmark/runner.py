@@ -67,10 +67,9 @@ class MatrixRunner:
             if process and process.ended() is not None:
                 self._close(process)
                 self.slots[slot] = None
-        if not self.stop_signal:
-            for slot, process in enumerate(self.slots):
-                if process is None:
-                    self._start(slot)
+        for slot, process in enumerate(self.slots):
+            if process is None and not self.stop_signal:
+                self._start(slot)
         left = ("running",) if self.stop_signal else ("running", "waiting", "elsewhere")
         return any(status.state in left for status in self.statuses)
 
@@ -92,12 +91,14 @@ class MatrixRunner:
             if self.devices[slot] is not None:
                 environment["CUDA_VISIBLE_DEVICES"] = str(self.devices[slot])
             try:
-                self.slots[slot] = CellProcess(status.cell, self.launcher, environment, lock)
+                process = self.slots[slot] = CellProcess(status.cell, self.launcher, environment, lock)
             except OSError as error:  # a full disk, a launcher that is no program: the others may still do
                 os.close(lock)
                 status.state, status.message = "failed", f"cannot be started: {error}"
                 continue
             status.state = "running"
+            if self.stop_signal:  # it came while the process was being started, and could not be handed on
+                process.ask_to_stop()
             return
 
     def _close(self, process: CellProcess) -> None:
@@ -109,7 +110,7 @@ class MatrixRunner:
             status.state = "stopped"
         else:
             status.state = "failed"
-            status.message = f"exit code {code}: {last_words(status.cell.beside('.log'))}"
+            status.message = f"exit code {code}: {last_words(status.cell.beside('.log'), process.log_from)}"
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         """The first signal asks the cells to stop, the second ends them."""

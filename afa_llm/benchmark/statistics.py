@@ -8,7 +8,8 @@ Two things could have come out otherwise: which reviews were drawn, and which se
   agree by rounding.
 A difference is claimed where the larger of the two p-values is small (intersection-union test, Berger 1982), after Holm
 (1979) over the evaluation sets. A single seed can claim nothing. Where every seed repeats the same answers, as prompted
-arms do, no chance lies in the seeds, and the test over reviews stands alone.
+arms do, no chance lies in the seeds, and the test over reviews stands alone. The same in their probabilities too: two
+trainings that both learned to answer one label alone are right on the same reviews, and a third one need not be.
 
 Legend: N answers (seed, review), S seeds, E evaluation sets.
 """
@@ -17,12 +18,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import optimize, stats
 
-from afa_llm.errors import AfaError
+from afa_llm.benchmark.same_reviews import Reviews, check_same
 from afa_llm.evaluation.clusters import cluster_detectable, cluster_mean, cluster_sign_flip
 from afa_llm.evaluation.estimates import NOTHING, Estimate, Floats, Resampling
 from afa_llm.evaluation.significance import mcnemar
@@ -32,6 +33,8 @@ QUANTILES = 4000
 STARS = ((0.001, "★★★"), (0.01, "★★"), (0.05, "★"))
 ROUNDING = 1e-12
 """Of the largest value, at least of 1: numbers that differ by no more are the same but for their rounding."""
+SAME_PROBABILITY = 1e-3
+"""Probabilities of one label that differ by no more are told as one measurement, made twice."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class SetAnswers:
     """One cell's answers to one evaluation set. `right`: example id -> share of templates under which it is right.
 
     `main`: example id -> right under the template that was trained with; empty if that was not measured. `cluster`: id
-    -> what it belongs to. `text`: id -> a fingerprint of the review, so that unlike data is never compared.
+    -> what it belongs to. `text`: id -> a fingerprint of the review, so that unlike data is never compared. `sure_N`:
+    probability of the label, mean over templates, in the order of `right`.
     """
 
     right: Mapping[str, float]
@@ -47,6 +51,7 @@ class SetAnswers:
     cluster: Mapping[str, str]
     text: Mapping[str, int]
     templates: int
+    sure_N: Floats = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,7 @@ def compare_answers(
     templates = 1
     for seed in seeds:
         new, old = arm[seed], reference[seed]
-        _same_reviews(new, old, f"{where}, seed {seed}")
+        check_same(Reviews(new.text, new.templates), Reviews(old.text, old.templates), f"{where}, seed {seed}")
         templates = math.lcm(templates, new.templates)
         shared = [i for i in old.main if i in new.main]
         test = mcnemar(np.array([old.main[i] for i in shared], bool), np.array([new.main[i] for i in shared], bool))
@@ -243,14 +248,9 @@ def seed_changes(
 
 def _repeated(arm: Mapping[int, SetAnswers], reference: Mapping[int, SetAnswers], seeds: Sequence[int]) -> bool:
     """Whether several seeds have the very same answers, in both arms."""
-    return len(seeds) > 1 and all(of[seed].right == of[seeds[0]].right for of in (arm, reference) for seed in seeds)
+    return len(seeds) > 1 and all(_same(of[seed], of[seeds[0]]) for of in (arm, reference) for seed in seeds)
 
 
-def _same_reviews(new: SetAnswers, old: SetAnswers, where: str) -> None:
-    if new.text != old.text or new.templates != old.templates:
-        odd = [i for i in {**old.text, **new.text} if old.text.get(i) != new.text.get(i)]
-        what = f"{len(odd)} reviews differ, such as {odd[0]!r}" if odd else "another number of templates"
-        raise AfaError(
-            f"{where}: the arms did not answer the same reviews ({what}); give all arms of a data set the same "
-            "data.evaluation and prompts.evaluation"
-        )
+def _same(one: SetAnswers, other: SetAnswers) -> bool:
+    """Right on the same reviews, and as sure of each: but for what passes of another order round differently."""
+    return one.right == other.right and np.allclose(one.sure_N, other.sure_N, rtol=0, atol=SAME_PROBABILITY)

@@ -115,7 +115,11 @@ def _sentence(content: Content, rows: list[Content], shown: str, name: str, refe
         found, where = rows[0]["over_seeds"], f"on {rows[0]['set']}"
     text = f"Accuracy of {name} less that of {reference}, {where}: {points(found['value'], True)} points"
     if found["low"] is None and found["count"] > 1:
-        return f"{text}, the same for all {found['count']} seeds: how far other seeds would be off is not known."
+        same = f"{text}, the same for all {found['count']} seeds"
+        claimed = any(row["stars"] for row in rows)  # where every seed repeats the same answers, by reviews alone
+        return f"{same}." if claimed else f"{same}: how far other seeds would be off is not known."
+    if found["low"] is None and any(row["over_seeds"]["count"] > 1 for row in rows):
+        return " ".join([f"{text}. One seed has no interval, and only one has all sets.", *_unseen(rows)])
     if found["low"] is None:
         return f"{text}. One seed has no interval, so nothing is claimed."
     level = f"{100 * content['confidence']:g} % interval"
@@ -139,24 +143,40 @@ def _unseen(rows: list[Content]) -> list[str]:
 
 def goal_lines(content: Content) -> list[Line]:
     """One line for each goal: reached or not, the value, and whether its interval leaves out 0."""
-    return [_goal(goal, content["confidence"]) for goal in content["goals"]]
+    whole = all(cell["finished"] for cell in content["cells"])
+    return [_goal(goal, content["confidence"], whole) for goal in content["goals"]]
 
 
-def _in(unit: str, value: float) -> str:
-    """A difference in its unit: points of a share, percent of what it was, or the bare number."""
-    text = {"points": f"{100 * value:+.1f} points", "percent": f"{100 * value:+.1f} %"}.get(unit, f"{value:+.3f}")
-    return text.replace("-", "−")
+def _in(unit: str, value: float, more: int) -> str:
+    """A difference in its unit: points of a share, percent of what it was, or the bare number. `more`: digits."""
+    if not unit:
+        return fixed(value, True, 3 + more)
+    return f"{fixed(100 * value, True, 1 + more)} {'points' if unit == 'points' else '%'}"
 
 
-def _goal(goal: Content, confidence: float) -> Line:
+def _more_digits(unit: str, goal: Content) -> int:
+    """How many digits more than usual it takes to see what was judged: the value against what was wanted, the interval
+    against 0. At most three: closer ones are told as the same."""
+    value = goal["value"] or {"value": None, "low": None, "high": None}
+    wanted = goal["at_least"] if goal["at_most"] is None else goal["at_most"]
+    pairs = [(value["value"], wanted), (value["low"], 0.0), (value["high"], 0.0)]
+    unlike = [(one, other) for one, other in pairs if one is not None and one != other]
+    enough = (more for more in range(3) if all(_in(unit, one, more) != _in(unit, other, more) for one, other in unlike))
+    return next(enough, 3)
+
+
+def _goal(goal: Content, confidence: float, whole: bool) -> Line:
     value, unit = goal["value"], goal["unit"]
-    least, most = goal["at_least"], goal["at_most"]
-    wanted = f"wanted at least {_in(unit, least)}" if most is None else f"wanted at most {_in(unit, most)}"
+    least, most, more = goal["at_least"], goal["at_most"], _more_digits(unit, goal)
+    wanted = f"wanted at least {_in(unit, least, more)}" if most is None else f"wanted at most {_in(unit, most, more)}"
     if not value:
-        return Line("same", goal["claim"], f"{wanted}: not measured yet")
-    text = f"{wanted}, found {_in(unit, value['value'])}"
+        none = "no seed has this metric of both on all of these sets" if whole else "not measured yet"
+        share = " (or what it is a share of is not above 0)" if unit == "percent" else ""
+        return Line("same", goal["claim"], f"{wanted}: {none}{share}")
+    text = f"{wanted}, found {_in(unit, value['value'], more)}"
     if value["low"] is not None:
-        text += f" ({100 * confidence:g} % interval {_in(unit, value['low'])} to {_in(unit, value['high'])})"
+        low, high = (_in(unit, value[end], more) for end in ("low", "high"))
+        text += f" ({100 * confidence:g} % interval {low} to {high})"
     if goal["reached"] and goal["shown"]:
         return Line("better", goal["claim"], f"{text}: reached")
     if goal["reached"]:

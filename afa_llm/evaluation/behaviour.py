@@ -125,9 +125,9 @@ def _compared(
 
 def _cases(kind: str, items: Sequence[ItemRecord]) -> dict[str, list[ItemRecord]]:
     """Reviews by case, the base first; one that lacks its base or all of its changes is no case."""
-    found = _by_case(items)
     if kind == "MFT":
-        return found
+        return {item.example_id: [item] for item in items}  # whatever pair a column names
+    found = _by_case(items)
     return {case: reviews for case, reviews in found.items() if len(reviews) > 1 and reviews[0].side == BASE}
 
 

@@ -17,6 +17,7 @@ from afa_llm.evaluation.estimates import Estimate, Floats, Resampling
 from afa_llm.evaluation.prompted_sentiment import ItemRecord
 from afa_llm.evaluation.ranking import Ranking, compare_ranking
 from afa_llm.evaluation.significance import McNemar, mcnemar
+from afa_llm.records import Example
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def compare(
     )
 
 
-def clusters_of(items: Sequence[ItemRecord]) -> list[str]:
+def clusters_of(items: Sequence[ItemRecord] | Sequence[Example]) -> list[str]:
     """Which items belong together: those of a pair, else each is alone."""
     return [f"pair {item.pair}" if item.pair else f"item {item.example_id}" for item in items]
 

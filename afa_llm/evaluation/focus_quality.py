@@ -5,6 +5,7 @@ Legend: N reviews, W words of one review, C labels.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from afa_llm.errors import AfaError
-from afa_llm.evaluation.estimates import Estimate, Floats, Resampling, bootstrap_mean, finite
+from afa_llm.evaluation.clusters import cluster_mean
+from afa_llm.evaluation.estimates import Estimate, Floats, Resampling, finite
 from afa_llm.evaluation.faithfulness import (
     MaskedProbability,
     Removal,
@@ -25,7 +27,6 @@ from afa_llm.evaluation.faithfulness import (
 )
 from afa_llm.evaluation.focus_metrics import METRICS, NULL_FLOOR
 from afa_llm.evaluation.plausibility import decisive, iou_f1, token_f1, top_words
-from afa_llm.evaluation.significance import paired_difference
 from afa_llm.evaluation.word_frequencies import WordFrequencies, is_punctuation, is_stop_word
 from afa_llm.records import Example
 
@@ -113,9 +114,11 @@ def focus_scores(
     return FocusScores(values, chance, removal)
 
 
-def compare_focus(before: FocusScores, after: FocusScores | None, how: Resampling) -> list[FocusComparison]:
-    """One row per metric, in the order of METRICS."""
-    return [_compare(metric.name, before, after, how) for metric in METRICS]
+def compare_focus(
+    before: FocusScores, after: FocusScores | None, clusters_N: Sequence[str], how: Resampling
+) -> list[FocusComparison]:
+    """One row per metric, in the order of METRICS. `clusters_N`: what each review belongs to, as in `clusters_of`."""
+    return [_compare(metric.name, before, after, clusters_N, how) for metric in METRICS]
 
 
 def normalised_entropy(focus_W: Floats) -> float:
@@ -212,11 +215,13 @@ def _of(removal: Removal, name: str, n: int) -> float:
     return float(getattr(removal, f"{name}_N")[n])
 
 
-def _compare(name: str, before: FocusScores, after: FocusScores | None, how: Resampling) -> FocusComparison:
+def _compare(
+    name: str, before: FocusScores, after: FocusScores | None, clusters_N: Sequence[str], how: Resampling
+) -> FocusComparison:
     old_N = before.values[name]
     row = FocusComparison(
         metric=name,
-        before=bootstrap_mean(old_N, how.samples, how.confidence, how.seed),
+        before=_estimate(old_N, clusters_N, how),
         chance_before=_mean(before.chance[name]),
         left_out=int(np.isnan(old_N).sum()),
     )
@@ -224,11 +229,17 @@ def _compare(name: str, before: FocusScores, after: FocusScores | None, how: Res
         return row
     new_N = after.values[name]
     paired = {
-        "after": bootstrap_mean(new_N, how.samples, how.confidence, how.seed),
+        "after": _estimate(new_N, clusters_N, how),
         "chance_after": _mean(after.chance[name]),
-        "difference": paired_difference(old_N, new_N, how.samples, how.confidence, how.seed),
+        "difference": _estimate(new_N - old_N, clusters_N, how),
     }
     return FocusComparison(**{**vars(row), **paired})
+
+
+def _estimate(values_N: Floats, clusters_N: Sequence[str], how: Resampling) -> Estimate:
+    """Mean of the reviews that have a value, with an interval that keeps together what belongs together."""
+    known_N = np.isfinite(values_N)
+    return cluster_mean(values_N[known_N], list(itertools.compress(clusters_N, known_N)), how)
 
 
 def _mean(chance_N: Floats) -> float:

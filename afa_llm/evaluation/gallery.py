@@ -19,6 +19,10 @@ TOP_WORDS = 3
 LONGEST_WORD = 30
 """Where words are listed; in the review itself they stand whole."""
 
+Names = tuple[str, str]
+PHASES: Names = ("before", "after")
+"""What the two phases of an item are called; a benchmark's are two arms."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -62,19 +66,28 @@ class Shelf:
     cards: tuple[Card, ...]
 
 
-def shelves(items: Sequence[FocusItem], labels: Sequence[str], most: int) -> list[Shelf]:
+def shelves(items: Sequence[FocusItem], labels: Sequence[str], most: int, names: Names = PHASES) -> list[Shelf]:
     """Won, lost and most shifted reviews; of a single phase the surest mistakes and the sharpest focus."""
+
+    def shelf(title: str, meaning: str, kept: Sequence[FocusItem], key: Callable[[FocusItem], float]) -> Shelf:
+        return Shelf(title, meaning, len(kept), tuple(_card(item, labels, names) for item in _first(kept, key, most)))
+
     paired = [item for item in items if item.after is not None]
     if not paired:
-        return _single_phase(items, labels, most)
+        wrong = [item for item in items if not _right(item, item.before)]
+        focused = [item for item in items if item.words]
+        return [
+            shelf("Mistakes", "The surest first.", wrong, lambda i: -_probability(i, i.before)),
+            shelf("Sharpest focus", "Most focus on one word.", focused, lambda i: max(i.before.focus)),
+        ]
     won = [item for item in paired if not _right(item, item.before) and _right(item, item.after)]
     lost = [item for item in paired if _right(item, item.before) and not _right(item, item.after)]
     shown = [*_first(won, _gain, most), *_first(lost, lambda item: -_gain(item), most)]
     others = [item for item in paired if item.words and item not in shown]
     return [
-        _shelf("Won", "Wrong before, right after; the largest gains first.", won, _gain, labels, most),
-        _shelf("Lost", "Right before, wrong after; the largest losses first.", lost, lambda i: -_gain(i), labels, most),
-        _shelf("Most shifted focus", "Not shown above; the largest shifts first.", others, shift, labels, most),
+        shelf("Won", "Wrong before, right after; the largest gains first.", won, _gain),
+        shelf("Lost", "Right before, wrong after; the largest losses first.", lost, lambda i: -_gain(i)),
+        shelf("Most shifted focus", "Not shown above; the largest shifts first.", others, shift),
     ]
 
 
@@ -85,7 +98,7 @@ def shift(item: FocusItem) -> float:
     return float(np.abs(np.array(item.after.focus) - np.array(item.before.focus)).sum() / 2)
 
 
-def pieces(item: FocusItem, phase: FocusPhase) -> tuple[Piece, ...]:
+def pieces(item: FocusItem, phase: FocusPhase, names: Names = PHASES) -> tuple[Piece, ...]:
     """The text in order, words shaded in proportion to the largest focus of either phase, so that columns compare.
 
     Spans that overlap or leave the text are cut to what has not been shown yet.
@@ -99,51 +112,31 @@ def pieces(item: FocusItem, phase: FocusPhase) -> tuple[Piece, ...]:
         if start > at:
             found.append(Piece(visible(item.text[at:start])))
         shade = round(SHADES * phase.focus[word] / largest)
-        found.append(Piece(visible(item.text[start:end]), shade, _decisive(item, word), _hint(item, word)))
+        found.append(Piece(visible(item.text[start:end]), shade, _decisive(item, word), _hint(item, word, names)))
         at = end
     return (*found, Piece(visible(item.text[at:]))) if at < len(item.text) else tuple(found)
-
-
-def _single_phase(items: Sequence[FocusItem], labels: Sequence[str], most: int) -> list[Shelf]:
-    wrong = [item for item in items if not _right(item, item.before)]
-    focused = [item for item in items if item.words]
-    return [
-        _shelf("Mistakes", "The surest first.", wrong, lambda i: -_probability(i, i.before), labels, most),
-        _shelf("Sharpest focus", "Most focus on one word.", focused, lambda i: max(i.before.focus), labels, most),
-    ]
-
-
-def _shelf(
-    title: str,
-    meaning: str,
-    items: Sequence[FocusItem],
-    key: Callable[[FocusItem], float],
-    labels: Sequence[str],
-    most: int,
-) -> Shelf:
-    return Shelf(title, meaning, len(items), tuple(_card(item, labels) for item in _first(items, key, most)))
 
 
 def _first(items: Sequence[FocusItem], key: Callable[[FocusItem], float], most: int) -> list[FocusItem]:
     return sorted(items, key=key, reverse=True)[:most]
 
 
-def _card(item: FocusItem, labels: Sequence[str]) -> Card:
+def _card(item: FocusItem, labels: Sequence[str], names: Names) -> Card:
     phases = [("before", item.before)] + ([("after", item.after)] if item.after else [])
     return Card(
         example_id=visible(item.example_id),
         label=_name(labels, item.label),
-        panels=tuple(_panel(item, name, phase, labels) for name, phase in phases),
+        panels=tuple(_panel(item, name, phase, labels, names) for name, phase in phases),
         shift=shift(item) if item.after else None,
     )
 
 
-def _panel(item: FocusItem, name: str, phase: FocusPhase, labels: Sequence[str]) -> Panel:
+def _panel(item: FocusItem, name: str, phase: FocusPhase, labels: Sequence[str], names: Names) -> Panel:
     order = np.argsort(-np.array(phase.focus), kind="stable")[:TOP_WORDS]
     words = [visible(item.text[start:end]) for start, end in item.words]
     return Panel(
         phase=name,
-        pieces=pieces(item, phase),
+        pieces=pieces(item, phase, names),
         prediction=_name(labels, phase.prediction),
         right=_right(item, phase),
         probability=_probability(item, phase),
@@ -177,10 +170,10 @@ def _decisive(item: FocusItem, word: int) -> bool:
     return item.rationale is not None and item.rationale[word] >= RATIONALE_THRESHOLD
 
 
-def _hint(item: FocusItem, word: int) -> str:
+def _hint(item: FocusItem, word: int, names: Names) -> str:
     text = f"focus {100 * item.before.focus[word]:.1f} %"
     if item.after:
-        text += f" before, {100 * item.after.focus[word]:.1f} % after"
+        text += f" {names[0]}, {100 * item.after.focus[word]:.1f} % {names[1]}"
     if item.rationale is not None:
         text += f"; rationale {item.rationale[word]:.2g}"
     return text

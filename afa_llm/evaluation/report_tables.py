@@ -106,9 +106,7 @@ def group_rows(results: Row) -> list[tuple[str, str, str, int, str, str]]:
     found = []
     for row in results.get("scores") or []:
         if row["calibration"] == results.get("headline_calibration"):
-            before = row["before"].get("group_accuracy") or {}
-            after = (row["after"] or {}).get("group_accuracy") or {}
-            before = {name: old for name, old in before.items() if not kind_of(name)}
+            before, after = _groups(row["before"]), _groups(row["after"])
             for name, old in before.items():
                 new = points(_value(after.get(name)))
                 found.append((row["data_set"], row["template"], name, old["count"], points(old["value"]), new))
@@ -117,6 +115,12 @@ def group_rows(results: Row) -> list[tuple[str, str, str, int, str, str]]:
                 count, shown = (worst or {"count": 0})["count"], points(_value(later)) if after else ""
                 found.append((row["data_set"], row["template"], "worst group", count, points(_value(worst)), shown))
     return found
+
+
+def _groups(scores: Row | None) -> dict[str, Row]:
+    """Accuracy by group, without behavioural tests."""
+    groups = (scores or {}).get("group_accuracy") or {}
+    return {name: each for name, each in groups.items() if not kind_of(name)}
 
 
 def _worst(groups: Mapping[str, Row]) -> Row | None:

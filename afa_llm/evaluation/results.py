@@ -75,7 +75,7 @@ SCHEMA = {
     "focus[].data_set": "name of the data set",
     "focus[].reviews": "reviews whose focus was measured",
     "focus[].metrics[].metric": "name, see focus_metrics.METRICS",
-    "focus[].metrics[].before": "estimate: mean over reviews",
+    "focus[].metrics[].before": "estimate: mean over reviews, bootstrap over reviews or pairs",
     "focus[].metrics[].after": "estimate: mean over reviews",
     "focus[].metrics[].difference": "estimate: after − before over reviews that have both",
     "focus[].metrics[].chance_before": "what a blind focus would get on the same reviews and model",
@@ -106,8 +106,8 @@ class RunFacts:
 class Measured:
     """Everything that was measured. `after` is none, as are the second halves of `focus`, where only one phase was.
 
-    `focus`: data set -> scores before and after. `quarantined`: data set -> rows set aside. `slices`: data set ->
-    example id -> slices it is in.
+    `focus`: data set -> scores before and after; `focus_clusters`: what each of those reviews belongs to (none: each is
+    alone). `quarantined`: data set -> rows set aside. `slices`: data set -> example id -> slices it is in.
     """
 
     before: Sequence[ItemRecord]
@@ -116,6 +116,7 @@ class Measured:
     quarantined: Mapping[str, int] = field(default_factory=dict)
     training: Mapping[str, Any] | None = None
     slices: Mapping[str, Mapping[str, Sequence[Slice]]] = field(default_factory=dict)
+    focus_clusters: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def build_results(facts: RunFacts, measured: Measured, reading: Reading) -> dict
         "scores": scores,
         "headline": [_headline(name, measured, reading, scores) for name in sets],
         "headline_mean": _headline_mean(sets, measured, reading),
-        "focus": [_focus(name, *pair, reading.resampling) for name, pair in measured.focus.items()],
+        "focus": [_focus(name, measured, reading.resampling) for name in measured.focus],
         **_suite_results(sets, measured, reading),
         "quarantined": measured.quarantined,
         "training": measured.training,
@@ -237,12 +238,11 @@ def _headline_mean(sets: Sequence[str], measured: Measured, reading: Reading) ->
     return mean_of_sets(changes_kept, how.samples, how.confidence, how.seed, clusters_kept)
 
 
-def _focus(data_set: str, before: FocusScores, after: FocusScores | None, how: Resampling) -> dict[str, Any]:
-    return {
-        "data_set": data_set,
-        "reviews": len(before.removal.prediction_N),
-        "metrics": compare_focus(before, after, how),
-    }
+def _focus(data_set: str, measured: Measured, how: Resampling) -> dict[str, Any]:
+    before, after = measured.focus[data_set]
+    reviews = len(before.removal.prediction_N)
+    clusters = measured.focus_clusters.get(data_set) or [str(review) for review in range(reviews)]
+    return {"data_set": data_set, "reviews": reviews, "metrics": compare_focus(before, after, clusters, how)}
 
 
 def _suite_results(sets: Sequence[str], measured: Measured, reading: Reading) -> dict[str, list[Any]]:

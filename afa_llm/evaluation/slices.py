@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from afa_llm.evaluation.comparison import match
+from afa_llm.evaluation.clusters import cluster_mean
+from afa_llm.evaluation.comparison import clusters_of, match
 from afa_llm.evaluation.estimates import Estimate, Resampling, wilson
 from afa_llm.evaluation.plausibility import RATIONALE_THRESHOLD
 from afa_llm.evaluation.prompted_sentiment import ItemRecord
-from afa_llm.evaluation.significance import paired_difference
 from afa_llm.evaluation.word_frequencies import (
     BUCKET_STARTS,
     WordFrequencies,
@@ -40,7 +40,7 @@ ORDER: tuple[Slice, ...] = (
 
 @dataclass(frozen=True)
 class SliceRow:
-    """Accuracy on one slice of a data set (Wilson), and the paired difference on it."""
+    """Accuracy on one slice of a data set (Wilson), and the paired difference on it, which keeps pairs together."""
 
     data_set: str
     template: str
@@ -96,7 +96,7 @@ def slice_rows(
             new_N = np.array([new is not None and new.right(calibration) for _, new in inside], dtype=np.float64)
             compared = {
                 "after": wilson(int(new_N.sum()), len(new_N), how.confidence),
-                "difference": paired_difference(old_N, new_N, how.samples, how.confidence, how.seed),
+                "difference": cluster_mean(new_N - old_N, clusters_of([old for old, _ in inside]), how),
             }
             row = SliceRow(**{**vars(row), **compared})
         rows.append(row)

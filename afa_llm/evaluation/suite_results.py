@@ -45,7 +45,7 @@ SUITE_SCHEMA = {
     "slices[].slice": "rare, not rare, or a range of training counts",
     "slices[].before": "estimate: accuracy (Wilson)",
     "slices[].after": "estimate: the same after training",
-    "slices[].difference": "estimate: after − before, paired bootstrap",
+    "slices[].difference": "estimate: after − before, bootstrap over reviews or pairs",
 }
 """A part of results.SCHEMA."""
 

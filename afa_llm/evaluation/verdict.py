@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+LEVELS = (0.05, 0.01, 0.001)
+"""Levels of significance that a reader compares p with."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -60,13 +63,22 @@ def fixed(value: float | None, signed: bool = False, digits: int = 3) -> str:
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
+def p_number(p_value: float) -> str:
+    """Two significant digits: 0.0123 -> 0.012; more where p would be rounded up to a level it is below: 0.0496."""
+    for digits in range(2, 8):
+        text = f"{p_value:.{digits}g}"
+        if all((float(text) < level) == (p_value < level) for level in LEVELS):
+            return text
+    return f"{p_value:.2g}"
+
+
 def p_text(p_value: float | None) -> str:
     """`p = 0.012`, `p < 0.0001`, `p > 0.99`."""
     if p_value is None:
         return "p –"
     if p_value < 1e-4:
         return "p < 0.0001"
-    return "p > 0.99" if p_value > 0.99 else f"p = {p_value:.2g}"
+    return "p > 0.99" if p_value > 0.99 else f"p = {p_number(p_value)}"
 
 
 def _kind(headline: Mapping[str, Any], confidence: float) -> str:

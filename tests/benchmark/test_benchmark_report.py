@@ -7,15 +7,17 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_matrix import write_fake_matrix
+from hand_matrix import hand_matrix, only
 from sklearn.metrics import roc_auc_score
 
 from afa_llm.benchmark.report import write_benchmark
-from afa_llm.benchmark.results import SCHEMA
+from afa_llm.benchmark.results import SCHEMA, _means
 from afa_llm.benchmark.settings import DataSet
 from afa_llm.evaluation.json_files import answers_path
 from afa_llm.evaluation.prompted_sentiment import read_items
@@ -175,6 +177,17 @@ def test_the_page_holds_every_part_and_no_network(place: Path) -> None:
     assert text.count('class="many phase-line') >= 2 * 3 * 2
 
 
+def test_the_gallery_names_its_columns_by_their_arms(place: Path) -> None:
+    """Both were measured last, and a word's numbers were told as before and after."""
+    text = (place / "report.html").read_text()
+    gallery = text[text.index("Where the two look") : text.index('id="h-budget"')]
+    hints = re.findall(r' title="(focus [^"]*)"', gallery)
+    assert hints
+    assert all(re.match(r"focus [0-9.]+ % LoRA, cross-entropy, [0-9.]+ % AFA", hint) for hint in hints)
+    assert 'aria-label="review, AFA"' in gallery
+    assert 'aria-label="review, after"' not in gallery
+
+
 def test_hostile_names_are_shown_and_not_run(tmp_path: Path) -> None:
     benchmark, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=30)
     hostile = "<script>alert(1)</script>"
@@ -210,3 +223,18 @@ def test_versions_are_those_of_the_cells(tmp_path: Path) -> None:
     write_benchmark(benchmark, cells, tmp_path / "fake")
     found = json.loads((tmp_path / "fake" / "benchmark.json").read_text())["versions"]
     assert found == {"torch": "2.11.0 | 2.12.0", "peft": "0.99", "vllm": None}
+
+
+@pytest.mark.parametrize(("start", "gains"), [((0.1, 0.2), (0.5, 0.5)), ((0.1, -0.2), None)])
+def test_a_relative_gain_is_that_of_all_seeds_or_none(
+    start: tuple[float, ...], gains: tuple[float, ...] | None
+) -> None:
+    """Seeds that began at or below 0 were left out without a word."""
+    matrix = hand_matrix({("afa", seed): {"dev": only(comprehensiveness=1.5 * abs(x))} for seed, x in enumerate(start)})
+    outcomes = {
+        key: replace(outcome, before={"dev": only(comprehensiveness=start[key[2]])})
+        for key, outcome in matrix.outcomes.items()
+    }
+    row = next(row for row in _means(replace(matrix, outcomes=outcomes)) if row["metric"] == "comprehensiveness")
+    assert (row["relative_gain"] and row["relative_gain"].value) == (gains and pytest.approx(sum(gains) / 2))
+    assert row["gain"].count == 2

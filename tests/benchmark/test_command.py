@@ -45,7 +45,7 @@ def test_reviews_are_read_once_for_all_that_read_the_same(
         " other: {settings: {masking: {direction: unattended}, evaluation: {focus_fractions: [0.5]}}},"
         " replaced: {settings: {masking: {view: replace}}}}"
     )
-    works = command._check_data(cells(tmp_path, tiny_model, arms))
+    works = command._check_data(cells(tmp_path, tiny_model, arms), "plain")
     assert [config.masking.view for config in read] == ["block", "replace"]
     assert {name: work.steps for name, work in works.items() if name[1] == "plain"} == {
         ("one", "plain"): 2,
@@ -68,7 +68,17 @@ def test_a_fault_of_one_arm_alone_is_found_before_anything_runs(
 ) -> None:
     found = cells(tmp_path, tiny_model, f"{{plain: {{}}, wrong: {{settings: {settings}}}}}", "replace")
     with pytest.raises(AfaError, match=f"cell one/wrong/seed0: .*{message}"):
-        command._check_data(found)
+        command._check_data(found, "plain")
+
+
+def test_arms_that_would_answer_other_reviews_are_found_before_anything_runs(tiny_model: Path, tmp_path: Path) -> None:
+    """They were found when the report was written, after all cells had run."""
+    (tmp_path / "e.csv").write_text("text,label\na new film,1\na film as old as the hills are,0\n")
+    evaluation = f"[{{path: {tmp_path / 'e.csv'}, name: d_train}}]"
+    arms = f"{{plain: {{}}, other: {{settings: {{data: {{evaluation: {evaluation}}}}}}}}}"
+    with pytest.raises(AfaError, match=r"one, d_train: other and plain: the arms do not answer the same reviews"):
+        command._check_data(cells(tmp_path, tiny_model, arms), "plain")
+    assert command._check_data(cells(tmp_path, tiny_model, arms.replace("d_train", "e")), "plain")
 
 
 def suite_file(tmp_path: Path, model: Path) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from importlib import resources
+
 import pytest
 
 from afa_llm.benchmark.figures import difference_kind, forest, lines_chart
 from afa_llm.evaluation.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
-STYLES = {"low": 0, "high": 9}
+STYLES = {"low": 0, "high": 17}
 MARGIN = 0.06
 
 
@@ -26,6 +29,16 @@ def test_lines_share_one_chart() -> None:
     assert [y for _, y in low.dots] == pytest.approx([height(1.0, 1, 3), height(2.0, 1, 3)], abs=0.01)
     assert high.dots == (pytest.approx(((LEFT + WIDTH - RIGHT) / 2, height(3.0, 1, 3)), abs=0.01),)
     assert (low.style, high.style, high.last) == (0, 1, "3")
+
+
+def test_as_many_arms_as_the_recipes_have_look_unlike() -> None:
+    """Of the fifteen arms of configs/benchmark_arms.yaml each shared its line with another one."""
+    names = [str(number) for number in range(16)]
+    chart = lines_chart({name: [(0, 1.0)] for name in names}, {name: place for place, name in enumerate(names)})
+    assert chart is not None
+    sheet = (resources.files("afa_llm") / "assets" / "report" / "benchmark.css").read_text(encoding="utf-8")
+    looks = dict(re.findall(r"^\.(k\d+) (\{.*?\})", sheet.replace("} .", "}\n."), re.MULTILINE))
+    assert len({looks[f"k{line.style}"] for line in chart.lines}) == 16
 
 
 def test_charts_beside_each_other_have_the_same_axes() -> None:

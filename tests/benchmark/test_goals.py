@@ -55,6 +55,17 @@ def test_a_goal_in_words() -> None:
     assert gain["claim"] == "AUPRC against rationales of afa, relative gain over ce on dev"
 
 
+@pytest.mark.parametrize(
+    ("theirs", "value"), [([0.1, 0.2, 0.1], 0.5), ([0.1, 0.2, -0.01], None), ([0.1, 0.0, 0.1], None)]
+)
+def test_a_share_of_nothing_is_none(theirs: list[float], value: float | None) -> None:
+    """The seeds with something to share were told for all: those of a reference that did better than it mostly does."""
+    gain = found("comprehensiveness", [0.15, 0.3, 0.15], theirs, at_least=0.3, relative=True)
+    assert (gain["value"] and gain["value"].value) == (value and pytest.approx(value))
+    assert gain["reached"] == (True if value else None)
+    assert found("comprehensiveness", [0.15, 0.3, 0.15], theirs, at_least=0.0)["value"].count == 3
+
+
 def test_gains_that_are_the_same_for_all_seeds_show_nothing() -> None:
     """A share of 20 reviews that rises by one of them under both seeds."""
     gain = found("worst_group", [0.80, 0.85], [0.75, 0.80], at_least=0.01)

@@ -21,7 +21,7 @@ def options(config: Path, **given: object) -> argparse.Namespace:
 @pytest.fixture(autouse=True)
 def _nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "MatrixRunner", None)
-    monkeypatch.setattr(command, "_check_data", lambda cells: {})
+    monkeypatch.setattr(command, "_check_data", lambda cells, reference: {})
 
 
 @pytest.fixture

@@ -44,8 +44,17 @@ def left(cells: dict[str, Cell], done: dict[str, float], waiting: list[str], job
 def test_like_cells_tell(cells: dict[str, Cell]) -> None:
     done = {"one/plain/seed0": 10.0, "two/plain/seed0": 40.0}
     assert left(cells, done, ["one/plain/seed1"]) == 10
-    assert left(cells, done, ["two/plain/seed1", "one/plain/seed1"], jobs=2) == 25
     assert left(cells, {"one/plain/seed0": 10.0}, ["two/plain/seed0"]) == 10
+
+
+def test_a_cell_is_not_shared_by_slots(cells: dict[str, Cell]) -> None:
+    """The last cell of two jobs was said to take half of its time."""
+    done = {"one/plain/seed0": 10.0, "two/plain/seed0": 40.0}
+    assert left(cells, done, ["two/plain/seed1"], jobs=2) == 40
+    assert left(cells, done, ["two/plain/seed1", "one/plain/seed1"], jobs=2) == 40
+    assert left(cells, done, ["one/plain/seed1", "two/plain/seed1", "one/plain/seed1"], jobs=2) == 40
+    assert left(cells, done, ["one/plain/seed1", "one/plain/seed1", "two/plain/seed1"], jobs=2) == 50
+    assert left(cells, done, [], jobs=2) == 0
 
 
 def test_another_arm_is_known_by_its_work(cells: dict[str, Cell]) -> None:

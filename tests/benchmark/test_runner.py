@@ -80,6 +80,19 @@ def test_a_failed_cell_does_not_stop_the_others(cells: list[Cell], monkeypatch: 
     assert states["long_ce"].message == "exit code 0: no output"  # ended without results
 
 
+def test_a_cell_that_fails_again_is_told_by_what_it_said_this_time(
+    cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log of a cell goes on over all tries, and a mended fault was told as long as no other message followed."""
+    said = ["afa train: no such module", "Killed"]
+    for line in said:
+        commands(monkeypatch, {"base": f"echo '{line}'; exit 2"})
+        runner = MatrixRunner(cells[:1], jobs=1, watch=lambda statuses: None)
+        assert runner.run() == 1
+        assert runner.statuses[0].message == f"exit code 2: {line}"
+    assert cells[0].beside(".log").read_text().splitlines() == said
+
+
 def test_a_cell_that_cannot_be_started_does_not_stop_the_others(
     cells: list[Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,3 +123,18 @@ def test_asked_to_stop_the_cells_are_asked_and_nothing_new_starts(
     assert runner.run() == STOPPED
     assert [status.state for status in runner.statuses] == ["stopped", "stopped", *["waiting"] * 4]
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_cell_that_is_being_started_when_the_signal_comes_is_asked_too(
+    cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ran to its end, and the cells of the other slots were started beside it."""
+
+    def signalled(cell: Cell, launcher: str) -> list[str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ["sh", "-c", f"sleep 2; mkdir -p {cell.folder} && echo x > {cell.folder}/results.json"]
+
+    monkeypatch.setattr(cell_process, "command", signalled)
+    runner = MatrixRunner(cells[:2], jobs=2, watch=lambda statuses: None)
+    assert runner.run() == STOPPED
+    assert [status.state for status in runner.statuses] == ["stopped", "waiting"]

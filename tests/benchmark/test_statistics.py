@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,6 +167,19 @@ def test_as_many_reviews_won_under_every_seed_are_no_claim_and_the_same_reviews_
     assert math.isnan(repeated.over_seeds.low)
 
 
+def test_trainings_that_learned_one_label_alone_do_not_repeat_each_other() -> None:
+    """Both seeds of an arm that answers everything with one label were right on the same reviews, and got stars."""
+    base = answers(dict.fromkeys(map(str, range(300)), 0.0))
+    won = answers({str(i): float(i < 30) for i in range(300)})
+    seeds = [replace(won, sure_N=np.full(300, sure)) for sure in (0.7, 0.8)]
+    found = statistics.compare_answers(dict(enumerate(seeds)), {0: base, 1: base}, HOW, "x")
+    assert found is not None and found.p_reviews is not None and found.p_reviews < 1e-8
+    assert (found.p_value, math.isnan(found.detectable)) == (None, True)
+    seeds = [replace(won, sure_N=np.full(300, sure)) for sure in (0.7, 0.7001)]  # measured twice, in another order
+    again = statistics.compare_answers(dict(enumerate(seeds)), {0: base, 1: base}, HOW, "x")
+    assert again is not None and again.p_value == again.p_reviews == found.p_reviews
+
+
 def test_what_both_tests_can_detect_is_what_the_weaker_can() -> None:
     """None where one of the two would find none: with one changed review, or with one seed."""
     base, some = answers(drawn(1, 0.5)), {seed: answers(drawn(seed, 0.6)) for seed in (2, 3, 4)}
@@ -212,7 +226,7 @@ def test_pairs_count_once() -> None:
 
 def test_other_reviews_are_refused() -> None:
     with pytest.raises(
-        AfaError, match=r"afa and ce, seed 0: the arms did not answer the same reviews \(1 reviews differ, such as '9'"
+        AfaError, match=r"afa and ce, seed 0: the arms do not answer the same reviews \(1 reviews differ, such as '9'"
     ):
         statistics.compare_answers(
             {0: answers({"1": 1.0, "9": 0.0})}, {0: answers({"1": 1.0})}, HOW, "sst2: afa and ce"

@@ -11,6 +11,7 @@ from afa_llm.benchmark.summary import goal_lines, headline
 SEEDS = {"value": 0.03, "low": 0.004, "high": 0.059, "count": 3}
 REVIEWS = {"value": 0.03, "low": 0.02, "high": 0.04, "count": 900}
 NOISE = {"value": 0.03, "low": -0.01, "high": 0.07, "count": 3}
+UNDER_WAY = [{"finished": True}, {"finished": False}]
 NO_INTERVAL = {"value": 0.03, "low": None, "high": None, "count": 1}
 
 
@@ -52,6 +53,22 @@ def test_an_average_is_claimed_where_both_intervals_leave_out_0(
 @pytest.mark.parametrize(("count", "told"), [(1, "One seed has no interval"), (3, ", the same for all 3 seeds: ")])
 def test_why_there_is_no_interval(count: int, told: str) -> None:
     assert told in headline(content(NO_INTERVAL | {"count": count}, REVIEWS), "afa").text
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_nobody_says_beside_a_claim_that_none_is_made(count: int) -> None:
+    """Of a matrix under way: three seeds of films are done, of books one. And where every seed repeats its answers."""
+    found = headline(content(NO_INTERVAL | {"count": count}, REVIEWS, "★"), "afa")
+    assert found.title == "AFA is more accurate on films than CE"
+    assert "nothing is claimed" not in found.text
+    assert "not known" not in found.text
+
+
+def test_of_one_seed_nothing_is_claimed() -> None:
+    found = content(NO_INTERVAL, REVIEWS)
+    rows = [row | {"over_seeds": NO_INTERVAL} for row in found["comparisons"]]
+    told = headline(found | {"comparisons": rows}, "afa").text
+    assert told.endswith("+3.0 points. One seed has no interval, so nothing is claimed.")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +168,7 @@ def test_a_goal_within_noise_is_not_reached() -> None:
     goal = {"claim": "x", "at_least": 0.01, "at_most": None, "unit": "points", "reached": True, "shown": False}
     value = {"value": 0.02, "low": -0.01, "high": 0.05}
     kinds = [
-        goal_lines({"confidence": 0.95, "goals": [goal | change]})[0].kind
+        goal_lines({"cells": UNDER_WAY, "confidence": 0.95, "goals": [goal | change]})[0].kind
         for change in (
             {"value": value},
             {"value": value, "shown": True},
@@ -178,6 +195,34 @@ def test_a_goal_within_noise_is_not_reached() -> None:
 def test_a_goal_where_less_is_better(change: dict[str, Any], kind: str, told: str) -> None:
     value = {"value": -0.07, "low": -0.09, "high": -0.05}
     goal = {"claim": "x", "at_least": None, "at_most": -0.05, "unit": "points", "reached": True, "shown": True}
-    line = goal_lines({"confidence": 0.95, "goals": [goal | {"value": value} | change]})[0]
+    line = goal_lines({"cells": UNDER_WAY, "confidence": 0.95, "goals": [goal | {"value": value} | change]})[0]
     assert line.kind == kind
     assert line.text.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("unit", "wanted", "found", "told"),
+    [
+        ("percent", 0.126, (0.12581, 0.09, 0.15), "wanted at least +12.60 %, found +12.58 % (95 % interval +9.00 % to"),
+        ("points", 0.0, (0.0061, 0.0003, 0.012), "found +0.61 points (95 % interval +0.03 points to +1.20 points)"),
+        ("points", 0.01, (-0.0001, -0.02, 0.02), "wanted at least +1.0 points, found 0.0 points (95 % interval −2.0"),
+        ("", 0.1, (0.0998, 0.05, 0.15), "wanted at least +0.1000, found +0.0998 (95 % interval +0.0500 to +0.1500)"),
+        ("points", 0.01, (0.01, 0.01, 0.01), "wanted at least +1.0 points, found +1.0 points (95 %"),
+    ],
+)
+def test_no_goal_is_rounded_until_it_reads_otherwise_than_judged(
+    unit: str, wanted: float, found: tuple[float, float, float], told: str
+) -> None:
+    """`wanted at least +12.6 %, found +12.6 %: not reached`, an interval from +0.0 that leaves out 0, and −0.0."""
+    value = dict(zip(("value", "low", "high"), found, strict=True))
+    goal = {"claim": "x", "at_least": wanted, "at_most": None, "unit": unit, "reached": True, "shown": True}
+    assert told in goal_lines({"cells": UNDER_WAY, "confidence": 0.95, "goals": [goal | {"value": value}]})[0].text
+
+
+def test_a_goal_that_no_more_cells_can_judge_is_not_told_as_under_way() -> None:
+    """Of a metric that a set has not, such as the worst group of reviews without groups."""
+    goal = {"claim": "x", "at_least": 0.1, "at_most": None, "unit": "", "reached": None, "shown": None, "value": None}
+    told = {"confidence": 0.95, "goals": [goal]}
+    assert goal_lines(told | {"cells": UNDER_WAY})[0].text == "wanted at least +0.100: not measured yet"
+    (line,) = goal_lines(told | {"cells": UNDER_WAY[:1]})
+    assert line.text == "wanted at least +0.100: no seed has this metric of both on all of these sets"

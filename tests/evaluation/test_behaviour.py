@@ -88,3 +88,10 @@ def test_a_case_without_one_base_is_refused(sides: tuple[str, str]) -> None:
     check_cases(
         "mine", [replace(example, side=side) for example, side in zip(examples, ("changed", "base"), strict=True)]
     )
+
+
+def test_every_review_of_an_mft_is_a_case_also_where_a_column_names_pairs() -> None:
+    """Of a pair only the first review was looked at."""
+    reviews = [item(f"m{k}", p, 1, group="MFT plain", pair=f"p{k // 2}") for k, p in enumerate((0.9, 0.2, 0.8, 0.1))]
+    (row,) = behaviour_rows(reviews, reviews, "none", HOW)
+    assert (row.cases, row.before.pass_rate, row.after and row.after.pass_rate) == (4, wilson(2, 4), wilson(2, 4))

@@ -107,7 +107,7 @@ def test_comparison_counts_who_is_left_out_and_pairs_the_rest() -> None:
     spread, sharp = np.full(5, 0.2), np.array([0.05, 0.05, 0.05, 0.8, 0.05])
     before = focus_scores(examples, [spread] * 3 + [np.zeros(0)], flat_model, FREQUENCIES, (0.2,), seed=0)
     after = focus_scores(examples, [sharp] * 3 + [np.zeros(0)], flat_model, FREQUENCIES, (0.2,), seed=0)
-    rows = {row.metric: row for row in compare_focus(before, after, HOW)}
+    rows = {row.metric: row for row in compare_focus(before, after, list("abcd"), HOW)}
     assert rows["auprc"].left_out == 2
     assert rows["auprc"].before.value == pytest.approx(0.2)
     # word 3 decisive: 1; word 1 decisive, tied with three others behind word 3: precision 1/5 at the tie
@@ -120,12 +120,12 @@ def test_comparison_counts_who_is_left_out_and_pairs_the_rest() -> None:
 
 def test_a_metric_that_no_review_has_is_empty_and_not_an_error() -> None:
     found = scores_of([0.2] * 5, review(None))
-    row: FocusComparison = next(row for row in compare_focus(found, None, HOW) if row.metric == "auprc")
+    row: FocusComparison = next(row for row in compare_focus(found, None, ["a"], HOW) if row.metric == "auprc")
     assert row.before.count == 0
     assert row.left_out == 1
     assert row.after is None
     nothing = focus_scores([], [], flat_model, FREQUENCIES, (0.2,), seed=0)
-    assert all(row.before.count == 0 for row in compare_focus(nothing, nothing, HOW))
+    assert all(row.before.count == 0 for row in compare_focus(nothing, nothing, [], HOW))
 
 
 def test_focus_over_another_number_of_words_is_refused() -> None:
@@ -220,3 +220,23 @@ def test_the_value_weighted_focus_is_measured_beside_the_raw_one() -> None:
     assert values["comprehensiveness_value_weighted"] == pytest.approx(0.0, abs=1e-12)
     assert values["leave_one_out_tau"] != values["leave_one_out_tau_value_weighted"]
     assert all(len(values_N) == 1 for values_N in found.values.values())
+
+
+def test_a_review_and_its_edit_are_no_two_draws() -> None:
+    """Of 6 reviews that are told twice over, as of 12, the interval was too narrow."""
+    once = [np.roll([0.6, 0.1, 0.1, 0.1, 0.1], k) for k in (0, 1, 2, 3, 3, 3)]
+    spread = np.full(5, 0.2)
+
+    def found(focus_N: list[np.ndarray], clusters: list[str]) -> dict[str, FocusComparison]:
+        examples = [review()] * len(focus_N)
+        before, after = (
+            focus_scores(examples, each, flat_model, FREQUENCIES, (0.2,), seed=0)
+            for each in ([spread] * len(focus_N), focus_N)
+        )
+        return {row.metric: row for row in compare_focus(before, after, clusters, HOW)}
+
+    alone, paired = found(once, list("abcdef")), found(once * 2, list("abcdef") * 2)
+    for phase in ("after", "difference"):
+        one, two = (getattr(rows["auprc"], phase) for rows in (alone, paired))
+        assert (two.value, two.low, two.high) == pytest.approx((one.value, one.low, one.high))
+        assert (one.count, two.count) == (6, 12)

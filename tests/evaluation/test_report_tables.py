@@ -105,3 +105,12 @@ def test_a_group_without_a_value_is_no_worst_group() -> None:
     assert group_rows(found)[-1] == ("d", "t", "worst group", 0, "–", "80.0")
     found["scores"][0]["after"] = None
     assert group_rows(found)[-1][-2:] == ("–", "")
+
+
+def test_a_behavioural_test_is_no_worst_group_after_either() -> None:
+    """It was left out of the groups before training alone."""
+    found = results(0.03)
+    for phase, b in (("before", 0.6), ("after", 0.8)):
+        groups = {"a": estimate(0.9), "b": estimate(b), "INV names": estimate(0.0)}
+        found["scores"][0][phase]["group_accuracy"] = groups
+    assert group_rows(found)[-1] == ("d", "t", "worst group", 9, "60.0", "80.0")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_run import CALIBRATIONS, HOW, LABELS, TEMPLATES, answer_items, make_review, write_fake_run
+from fake_run import CALIBRATIONS, HOW, LABELS, TEMPLATES, answer_items, make_review, measure_focus, write_fake_run
 
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.results import SCHEMA, Measured, Reading, RunFacts, build_results, config_digest
@@ -86,3 +86,19 @@ def test_nothing_measured() -> None:
     results = build_results(FACTS, Measured([]), READING)
     assert (results["scores"], results["headline"], results["focus"]) == ([], [], [])
     assert results["run"]["config"]["a"]["x"] is None
+
+
+def test_focus_of_reviews_that_belong_together_is_drawn_together() -> None:
+    rng = np.random.default_rng(0)
+    examples = [make_review(rng, number) for number in range(12)]
+    items = answer_items("d", examples, "before", 0, TEMPLATES)
+    _, scores = measure_focus(examples, 0, 0.3, 0.9)
+
+    def reach(clusters: dict[str, list[str]]) -> float:
+        found = build_results(FACTS, Measured(items, focus={"d": (scores, None)}, focus_clusters=clusters), READING)
+        entry = next(row for row in found["focus"][0]["metrics"] if row["metric"] == "entropy")["before"]
+        return entry["high"] - entry["low"]
+
+    alone = reach({"d": [f"item {number}" for number in range(12)]})
+    assert reach({}) == alone
+    assert reach({"d": ["one"] * 12}) == 0 < alone

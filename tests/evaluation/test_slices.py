@@ -6,6 +6,7 @@ import pytest
 from records import item
 
 from afa_llm.data.words import split_words
+from afa_llm.evaluation.comparison import compare
 from afa_llm.evaluation.estimates import Resampling, wilson
 from afa_llm.evaluation.slices import ORDER, slice_rows, slices_of
 from afa_llm.evaluation.word_frequencies import WordFrequencies
@@ -55,3 +56,14 @@ def test_rows_by_hand() -> None:
     (alone, _) = slice_rows(before, None, slices, "none", HOW)
     assert alone.after is None and alone.difference is None
     assert len(set(ORDER)) == len(ORDER)
+
+
+def test_reviews_that_belong_together_are_drawn_together() -> None:
+    """An original and its edit share what they say: as two reviews they made the interval too narrow."""
+    before, after = (
+        [item(f"{k}{side}", turned[k % 3], pair=str(k)) for k in range(12) for side in "ab"]
+        for turned in ((0.1, 0.1, 0.9), (0.9, 0.9, 0.1))
+    )
+    slices = {old.example_id: [("decisive", "rare")] for old in before}
+    (row,) = slice_rows(before, after, slices, "none", HOW)
+    assert row.difference == compare(before, after, "none", HOW).difference

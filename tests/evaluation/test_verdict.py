@@ -2,7 +2,7 @@
 
 import pytest
 
-from afa_llm.evaluation.verdict import fixed, p_text, points, verdict
+from afa_llm.evaluation.verdict import fixed, p_number, p_text, points, verdict
 
 
 def headline(change: float, low: float, high: float, p_value: float, **more) -> dict:
@@ -93,3 +93,13 @@ def test_small_parts() -> None:
     assert [p_text(p) for p in (0.00001, 0.0123, 0.2, 1.0, None)] == [
         "p < 0.0001", "p = 0.012", "p = 0.2", "p > 0.99", "p –",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("p", "told"),
+    [(0.0496, "0.0496"), (0.049999, "0.049999"), (0.0504, "0.05"), (0.00996, "0.00996"), (0.0123, "0.012"), (1.0, "1")],
+)
+def test_no_p_is_rounded_up_to_a_level_that_it_stays_below(p: float, told: str) -> None:
+    """A star, or `more than noise`, stood beside p = 0.05."""
+    assert p_text(p) == ("p > 0.99" if p == 1 else f"p = {told}")
+    assert p_number(p) == told
