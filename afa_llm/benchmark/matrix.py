@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from afa_llm.benchmark.by_review import SetValues
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.outcomes import ACCURACY, Outcome
 from afa_llm.benchmark.settings import Benchmark
@@ -49,6 +50,16 @@ class Matrix:
             measured = getattr(outcome, phase).get(key[1])
             if measured and metric in measured.metrics:
                 found[seed] = measured.metrics[metric]
+        return found
+
+    def by_review(self, key: Key, arm: str, metric: str) -> dict[int, SetValues]:
+        """A metric's values of single reviews by seed, after training; empty where a seed that has it lacks them."""
+        found = {}
+        for seed in self.values(key, arm, metric):
+            measured = self.of(key[0], arm)[seed].final[key[1]]
+            if metric not in measured.by_review:
+                return {}
+            found[seed] = measured.by_review[metric]
         return found
 
     def metrics(self) -> list[str]:

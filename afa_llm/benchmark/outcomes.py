@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from afa_llm.benchmark.by_review import SetValues
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.same_reviews import fingerprint
 from afa_llm.benchmark.statistics import SetAnswers
 from afa_llm.data.checklist import kind_of
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.comparison import clusters_of
+from afa_llm.evaluation.focus_items import read_focus_items
 from afa_llm.evaluation.focus_metrics import METRICS
-from afa_llm.evaluation.json_files import answers_path, read_json
+from afa_llm.evaluation.json_files import answers_path, focus_path, read_json
 from afa_llm.evaluation.pairs import in_order
 from afa_llm.evaluation.prompted_sentiment import ItemRecord, log_probabilities, read_items
 from afa_llm.evaluation.scores import auroc
@@ -48,10 +50,12 @@ DAMAGE = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError)
 
 @dataclass(frozen=True)
 class Measured:
-    """One phase of one evaluation set: metric name -> value, and every answer."""
+    """One phase of one evaluation set: metric name -> value, and every answer. `by_review`: metrics of the focus -> the
+    values of single reviews; none where they were not kept or can't be read."""
 
     metrics: Mapping[str, float]
     answers: SetAnswers
+    by_review: Mapping[str, SetValues] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,23 @@ def _phase(cell: Cell, results: Mapping[str, Any], phase: str) -> dict[str, Meas
                 f"files it holds {len(answers.right)} reviews, results.json tells of {entry[phase]['count']}"
             )
         metrics = _metrics(results, name, phase) | _ranking(dict(zip(entry["templates"], items, strict=True)), results)
-        found[name] = Measured(metrics, answers)
+        found[name] = Measured(metrics, answers, _by_review(cell, name, phase, answers.cluster))
     return found
+
+
+def _by_review(cell: Cell, name: str, phase: str, cluster: Mapping[str, str]) -> dict[str, SetValues]:
+    """A file that can't be read sinks no comparison: that of the means is left, and the figures tell of it."""
+    path = focus_path(cell.folder, name)
+    try:
+        items = read_focus_items(path) if path.exists() else []
+    except AfaError:
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for item in items:
+        measured = item.before if phase == "before" else item.after
+        for metric, value in (measured.metrics if measured else {}).items():
+            found.setdefault(metric, {})[item.example_id] = value
+    return {metric: SetValues(values, cluster) for metric, values in found.items()}
 
 
 def _answers(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from afa_llm.benchmark.averages import average, average_of_numbers
+from afa_llm.benchmark.by_review import compare_by_review
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.goals import judged
 from afa_llm.benchmark.matrix import Key, Matrix
@@ -67,17 +68,18 @@ SCHEMA = {
     "comparisons[].set": "as in means",
     "comparisons[].arm": "arm, less the reference",
     "comparisons[].metric": "as above",
-    "comparisons[].over_seeds": "estimate of the difference, t-interval over seeds",
-    "comparisons[].over_reviews": "the same with a bootstrap over reviews or pairs; accuracy only",
+    "comparisons[].over_seeds": "estimate of the difference, t-interval over seeds; of the focus over the reviews for "
+    "which both arms have the metric, where their cells kept it by review",
+    "comparisons[].over_reviews": "the same with a bootstrap over reviews or pairs; of accuracy and the focus",
     "comparisons[].p_seeds": "paired t-test over seeds; null for one seed, or where all differ by the same (1 if by 0)",
-    "comparisons[].p_reviews": "exact sign-flip test over reviews or pairs; accuracy only",
+    "comparisons[].p_reviews": "over reviews or pairs: exact sign-flip test of accuracy, paired t-test of the focus",
     "comparisons[].p_value": "the larger of the two; null where p_seeds is; p_reviews where every seed repeats the "
     "same answers",
     "comparisons[].p_holm": "the same after Holm over the evaluation sets of this arm and metric",
     "comparisons[].stars": "of p_holm: one below 0.05, two below 0.01, three below 0.001",
     "comparisons[].detectable": "least difference that could be found with 80 % power: the larger of the two below, "
     "each for its test alone and before Holm; null where a test that has a say would find none",
-    "comparisons[].detectable_reviews": "at the changes of answers seen; accuracy only",
+    "comparisons[].detectable_reviews": "at the changes of answers, or of the focus, seen",
     "comparisons[].detectable_seeds": "at the spread over seeds seen; null for one seed, or without spread",
     "comparisons[].mcnemar[].seed": "run.seed; accuracy only",
     "comparisons[].mcnemar[].won": "reviews that the arm has right and the reference wrong (template trained with)",
@@ -196,6 +198,9 @@ def _comparisons(matrix: Matrix) -> list[dict[str, Any]]:
 
 def _difference(matrix: Matrix, key: Key, arm: str, metric: str) -> Difference | None:
     reference = matrix.benchmark.reference
+    ours, theirs = (matrix.by_review(key, of, metric) for of in (arm, reference))
+    if ours and theirs:
+        return compare_by_review(ours, theirs, matrix.how)
     if metric != ACCURACY:
         return compare_metric(matrix.values(key, arm, metric), matrix.values(key, reference, metric), matrix.how)
     where = f"{key[0]}, {key[1]}: {arm} and {reference}"

@@ -68,11 +68,11 @@ class SeedTest:
 class Difference:
     """An arm less the reference on one evaluation set, in the metric's unit.
 
-    `over_reviews`, `p_reviews`, `mcnemar` only for accuracy. `p_seeds`: None for one seed, and where all seeds
-    differ by the same. `p_value`: the larger of the two p-values, None where `p_seeds` is; `p_reviews` where every seed
-    repeats the same answers. `p_holm`: after Holm over the evaluation sets. `detectable`: a difference must be at least
-    this large to be found with 80 % power: the larger of what the tests need, each alone and before Holm. NaN where one
-    of them would find none.
+    `over_reviews`, `p_reviews` only for accuracy and the focus, `mcnemar` for accuracy. `p_seeds`: None for one seed,
+    and where all seeds differ by the same. `p_value`: the larger of the two p-values, None where `p_seeds` is;
+    `p_reviews` where every seed repeats the same answers. `p_holm`: after Holm over the evaluation sets. `detectable`:
+    a difference must be at least this large to be found with 80 % power: the larger of what the tests need, each alone
+    and before Holm. NaN where one of them would find none.
     """
 
     over_seeds: Estimate
@@ -180,7 +180,7 @@ def stars(p_value: float | None) -> str:
 
 
 def compare_metric(arm: Mapping[int, float], reference: Mapping[int, float], how: Resampling) -> Difference | None:
-    """A number per cell (a focus metric, worst-group accuracy), by seed; None without a common seed."""
+    """A number per cell (macro-F1, worst-group accuracy), by seed; None without a common seed."""
     pairs = [(arm[seed], reference[seed]) for seed in sorted(arm.keys() & reference.keys())]
     differences = [new - old for new, old in pairs if math.isfinite(new) and math.isfinite(old)]
     if not differences:

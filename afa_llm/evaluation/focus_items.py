@@ -2,15 +2,16 @@
 
 `items/focus_<data set>.jsonl`, one review a line:
 `{data_set, example_id, text, words: [[start, end], …], label, rationale: [0..1, …] | null,
-  before: {focus: […], probabilities: […], prediction}, after: {…} | null}`.
-`focus` has one number per word and sums to 1; `probabilities` one per label, of the clean prompt, uncalibrated.
+  before: {focus: […], probabilities: […], prediction, metrics: {name: value}}, after: {…} | null}`.
+`focus` has one number per word and sums to 1; `probabilities` one per label, of the clean prompt, uncalibrated;
+`metrics` the measures of evaluation/focus_metrics.py that are defined for this review.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from afa_llm.records import Example
 
 @dataclass(frozen=True)
 class FocusPhase:
-    """Focus and answer of one review in one phase."""
+    """Focus and answer of one review in one phase. `metrics`: name -> value, of those that are defined for it; none in
+    files written before they were kept."""
 
     focus: tuple[float, ...]
     probabilities: tuple[float, ...]
     prediction: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def _phase(reading: tuple[Sequence[Floats], FocusScores], row: int) -> FocusPhas
         focus=tuple((focus_W / focus_W.sum()).tolist()) if len(focus_W) else (),
         probabilities=tuple(scores.removal.probability_NC[row].tolist()),
         prediction=int(scores.removal.prediction_N[row]),
+        metrics={name: float(of_N[row]) for name, of_N in scores.values.items() if math.isfinite(of_N[row])},
     )
 
 
@@ -95,7 +99,7 @@ def _item(values: dict[str, Any], where: str) -> FocusItem:
             before=_phase_of(values["before"]),
             after=None if values["after"] is None else _phase_of(values["after"]),
         )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise AfaError(f"{where}: not a focus item: {type(error).__name__} {error}") from None
     _check_numbers(item, where)
     lists = [item.before.focus, item.rationale, item.after.focus if item.after else None]
@@ -109,6 +113,8 @@ def _check_numbers(item: FocusItem, where: str) -> None:
     numbers = [x for phase in phases for x in (*phase.focus, *phase.probabilities)] + list(item.rationale or ())
     if not all(math.isfinite(x) and x >= 0 for x in numbers):
         raise AfaError(f"{where}: focus, probabilities and rationale must be numbers from 0 up")
+    if not all(math.isfinite(value) for phase in phases for value in phase.metrics.values()):
+        raise AfaError(f"{where}: metrics must be numbers")
 
 
 def _phase_of(values: dict[str, Any]) -> FocusPhase:
@@ -116,4 +122,5 @@ def _phase_of(values: dict[str, Any]) -> FocusPhase:
         focus=tuple(float(x) for x in values["focus"]),
         probabilities=tuple(float(x) for x in values["probabilities"]),
         prediction=int(values["prediction"]),
+        metrics={str(name): float(value) for name, value in values.get("metrics", {}).items()},
     )

@@ -105,7 +105,7 @@ def test_auroc_is_that_of_the_answers_under_the_template_trained_with(place: Pat
 
 
 def test_seeds_that_repeat_each_other_claim_nothing_and_leave_no_nan(tmp_path: Path) -> None:
-    """Accuracy is still tested over reviews; of the other metrics nothing may be claimed."""
+    """Accuracy and the focus are still tested over reviews; of the other metrics nothing may be claimed."""
     benchmark, cells = write_fake_matrix(tmp_path, seeds=(0, 1), reviews=60)
     for cell in cells:
         if cell.seed == 1:
@@ -116,10 +116,12 @@ def test_seeds_that_repeat_each_other_claim_nothing_and_leave_no_nan(tmp_path: P
     found = json.loads(text, parse_constant=pytest.fail)
     for row in found["comparisons"]:
         assert row["over_seeds"]["low"] is row["over_seeds"]["high"] is row["detectable_seeds"] is None
-        if row["metric"] != "accuracy":
+        if row["over_reviews"] is None:
             assert (row["stars"], row["p_value"]) == ("", None if row["over_seeds"]["value"] else 1.0)
-    sure = [row for row in found["comparisons"] if row["metric"] == "accuracy" and row["stars"]]
-    assert sure and all(row["p_value"] == row["p_reviews"] for row in sure)
+    sure = [row for row in found["comparisons"] if row["stars"]]
+    assert {"accuracy", "comprehensiveness"} < {row["metric"] for row in sure}
+    assert all(row["p_value"] == row["p_reviews"] for row in sure)
+    assert "macro_f1" in {row["metric"] for row in found["comparisons"] if row["over_reviews"] is None}
     assert not any(goal["shown"] for goal in found["goals"])
     page = page_text(tmp_path / "fake")
     assert not re.search(r"\bnan\b|\bNone\b", page)
