@@ -108,6 +108,7 @@ def train(config: Config) -> Path:
                 save_settings(config, folder, world)
                 summary = trainer.run()
                 trainer.save_adapter(folder / "adapter")
+            clock.seconds["training"] += trainer.watch.earlier
             if service and config.evaluation.through_engine:
                 service.deliver(summary.steps)
             after = measure_phase(config, material, decoder, world, clock, "after", service)

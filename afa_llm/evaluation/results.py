@@ -37,7 +37,7 @@ SCHEMA = {
     "run.device": "what it ran on",
     "run.started": "ISO 8601, UTC",
     "run.finished": "ISO 8601, UTC",
-    "run.seconds.*": "wall time of each phase",
+    "run.seconds.*": "wall time of each phase; of training over all parts of a run that was resumed",
     "labels[]": "label names, in the order of every per-label list",
     "confidence": "level of all intervals",
     "train_template": "template that was trained with",

@@ -29,7 +29,7 @@ from afa_llm.training.run_state import check_plan, restore_run, save_run, undoin
 from afa_llm.training.schedules import warmed_up
 from afa_llm.training.sink_watch import SinkWatch
 from afa_llm.training.step_batches import StepBatches
-from afa_llm.training.training_summary import Skips, TrainingSummary
+from afa_llm.training.training_summary import Skips, Stopwatch, TrainingSummary
 
 
 class Trainer:
@@ -58,6 +58,7 @@ class Trainer:
         self.total_steps = self.batches.total
         self.checkpoints = folder / "checkpoints"
         self.skips, self.sink = Skips(), SinkWatch()
+        self.watch = Stopwatch()
         self.last_metrics: dict[str, float] = {}
         self.tokens = PassTokens()
         self.validation: float | None = None  # the loss after the newest step, where one was due
@@ -67,7 +68,8 @@ class Trainer:
     def run(self) -> TrainingSummary:
         """Train to the end. Raises AfaError after too many non-finite steps in a row (a checkpoint comes first), and
         StoppedError after a signal to any rank (a checkpoint comes first), both on all ranks."""
-        started, done = time.monotonic(), self.resume()
+        self.watch.start()
+        done = self.resume()
         log = MetricsLog(self.folder, self.total_steps, done) if self.world.leads else None
         self.round.decoder.model.train()
         if self.unvalidated:
@@ -78,7 +80,7 @@ class Trainer:
         if log:
             log.close()
         taken = self._load_best() if self.config.training.adapter == "best" else self.total_steps
-        return self._summary(done, taken, time.monotonic() - started)
+        return self._summary(done, taken)
 
     def _step(self, step: int, log: MetricsLog | None) -> None:
         """Round, optimizer step, metrics."""
@@ -216,6 +218,7 @@ class Trainer:
                 "unvalidated": self.unvalidated,
                 "forward_tokens": forward,
                 "backward_tokens": backward,
+                "seconds": self.watch.seconds,
             },
             keep=self.config.training.keep_checkpoints,
         )
@@ -255,6 +258,7 @@ class Trainer:
         if self.world.leads:  # the others start from 0: the sum over ranks is what was saved
             self.tokens.forward = int(checkpoint.state.get("forward_tokens", 0))
             self.tokens.backward = int(checkpoint.state.get("backward_tokens", 0))
+        self.watch.earlier = float(checkpoint.state.get("seconds", 0.0))
         self.unvalidated = self.validate is not None and bool(checkpoint.state.get("unvalidated", False))
         self.last_metrics = self.world.from_leader(logged_at(self.folder, done) if self.world.leads else None)
         if self.validate and self.world.leads:  # it may have been the best when the run was killed, or be the best left
@@ -274,7 +278,7 @@ class Trainer:
         self.engine.load_state(best.engine)
         return int(best.state["step"])
 
-    def _summary(self, done: int, taken: int, seconds: float) -> TrainingSummary:
+    def _summary(self, done: int, taken: int) -> TrainingSummary:
         settings, values = self.config.adversary, self.last_metrics
         auroc = values.get("adversary_auroc")
         raised = alarms(auroc, settings.auroc_high, settings.auroc_low) if auroc is not None else []
@@ -283,7 +287,7 @@ class Trainer:
             steps=self.total_steps,
             adapter_step=taken,
             reviews=len(self.prompts),
-            seconds=seconds,
+            seconds=self.watch.seconds,
             skipped_steps=self.skips.total,
             resumed_from=done,
             last_metrics=values,

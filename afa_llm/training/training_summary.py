@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class TrainingSummary:
     """What a run of training did. `alarms`: of the adversary at the end, and whether the attention sink
     drained on the way.
+
+    `seconds`: of training since step 0, whatever was stopped and resumed; what a crash threw away is not in it.
 
     `adapter_step`: after which step the weights stood that are the result.
 
@@ -38,3 +41,18 @@ class Skips:
 
     def after(self, applied: bool) -> Skips:
         return Skips(self.total + (not applied), 0 if applied else self.in_a_row + 1)
+
+
+@dataclass
+class Stopwatch:
+    """Wall time of training. `earlier`: seconds until the checkpoint that a resumed run goes on from."""
+
+    earlier: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+    def start(self) -> None:
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self.earlier + time.monotonic() - self.began

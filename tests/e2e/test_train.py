@@ -12,6 +12,8 @@ import torch
 import yaml
 from small_run import SMALL, adapter, metrics, timeless
 
+from afa_llm.training.durable_files import digest_of
+
 
 def test_a_run_leaves_its_files(afa: Callable, tiny_model: Path, tmp_path: Path) -> None:
     done = afa("train", f"model.path={tiny_model}", "run.name=one", *SMALL)
@@ -116,8 +118,15 @@ def test_resume_ends_bit_equal(afa: Callable, tiny_model: Path, tmp_path: Path) 
     shutil.copytree(folder, cut)
     for gone in ("adapter", "checkpoints/step_000004", "checkpoints/step_000006"):
         shutil.rmtree(cut / gone)
+    checkpoint = cut / "checkpoints" / "step_000002"  # as if the first two steps had taken an hour
+    state, manifest = (json.loads((checkpoint / name).read_text()) for name in ("state.json", "manifest.json"))
+    (checkpoint / "state.json").write_text(json.dumps(state | {"seconds": 3600.0}))
+    manifest["files"]["state.json"] = digest_of(checkpoint / "state.json")
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
     resumed = afa("train", *common, "run.name=cut", "run.resume=true")
     assert resumed.returncode == 0, resumed.stderr
+    told = json.loads((cut / "results.json").read_text())
+    assert min(told["run"]["seconds"]["training"], told["training"]["seconds"]) > 3600
     first, second = adapter(folder), adapter(cut)
     assert all(torch.equal(first[name], second[name]) for name in first)
     for row, other in zip(metrics(folder), metrics(cut), strict=True):

@@ -75,6 +75,22 @@ def test_a_checkpoint_that_holds_random_states_is_read(whole: tuple, tiny_model:
     assert [name for name in final if not torch.equal(final[name], again[name])] == []
 
 
+def test_time_before_a_stop_counts(whole: tuple, tiny_model: Path, tmp_path: Path) -> None:
+    """A run's time, and what a benchmark calls a cell's budget, were those of its last part."""
+    folder, *_ = whole
+    path = Path(shutil.copytree(folder / "checkpoints" / "step_000007", tmp_path / "checkpoints" / "step_000007"))
+    state = json.loads((path / "state.json").read_text())
+    assert 0 < state["seconds"] < 600
+    (path / "state.json").write_text(json.dumps(state | {"seconds": 1000.0}))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["state.json"] = digest_of(path / "state.json")
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    trainer = small_trainer(tiny_model, tmp_path, "run.resume=true")
+    assert 1000 < trainer.run().seconds < 1600
+    last = tmp_path / "checkpoints" / f"step_{STEPS:06d}" / "state.json"
+    assert 1000 < json.loads(last.read_text())["seconds"] < 1600
+
+
 def test_resumed_after_the_last_step_says_what_the_run_said(whole: tuple, tiny_model: Path, tmp_path: Path) -> None:
     """It was killed while the trained model was measured."""
     folder, _, metrics, _ = whole
