@@ -48,13 +48,17 @@ DAMAGE = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError)
 """What reading breaks with where a file has not the shape that a run gives it."""
 
 
+NO_ANSWERS = SetAnswers({}, {}, {}, {}, 0)
+
+
 @dataclass(frozen=True)
 class Measured:
     """One phase of one evaluation set: metric name -> value, and every answer. `by_review`: metrics of the focus -> the
-    values of single reviews; none where they were not kept or can't be read."""
+    values of single reviews; none where they were not kept or can't be read. Before training there are metrics alone:
+    nothing is compared there review by review, and large sets are large."""
 
     metrics: Mapping[str, float]
-    answers: SetAnswers
+    answers: SetAnswers = NO_ANSWERS
     by_review: Mapping[str, SetValues] = field(default_factory=dict)
 
 
@@ -98,7 +102,7 @@ def _outcome(cell: Cell, results: Any, path: Path) -> Outcome:
         raise AfaError(f"{cell.folder}: is no {cell.kind} cell; choose another name=…, or else")
     _check_facts(results, trained)
     phases = ("before", "after") if trained else ("before",)
-    measured = {phase: _phase(cell, results, phase) for phase in phases}
+    measured = {phase: _phase(cell, results, phase, whole=phase == phases[-1]) for phase in phases}
     return Outcome(cell, results, measured[phases[-1]], measured["before"] if trained else {})
 
 
@@ -120,7 +124,7 @@ def _check_facts(results: Mapping[str, Any], trained: bool) -> None:
             raise ValueError(f"{number} among run.seconds or training")
 
 
-def _phase(cell: Cell, results: Mapping[str, Any], phase: str) -> dict[str, Measured]:
+def _phase(cell: Cell, results: Mapping[str, Any], phase: str, *, whole: bool) -> dict[str, Measured]:
     found = {}
     for entry in results["headline"]:
         name = entry["data_set"]
@@ -132,7 +136,8 @@ def _phase(cell: Cell, results: Mapping[str, Any], phase: str) -> dict[str, Meas
                 f"files it holds {len(answers.right)} reviews, results.json tells of {entry[phase]['count']}"
             )
         metrics = _metrics(results, name, phase) | _ranking(dict(zip(entry["templates"], items, strict=True)), results)
-        found[name] = Measured(metrics, answers, _by_review(cell, name, phase, answers.cluster))
+        by_review = _by_review(cell, name, phase, answers.cluster) if whole else {}
+        found[name] = Measured(metrics, answers, by_review) if whole else Measured(metrics)
     return found
 
 
