@@ -121,7 +121,8 @@ def _inputs_inside(config: Config, folder: Path, adapter: Path | None) -> str | 
 
 def _lies_in(path: str, folder: Path) -> bool:
     try:
-        return Path(path).exists() and Path(path).resolve().is_relative_to(folder.resolve())
+        place = Path(os.path.expanduser(path))  # as whoever reads it does
+        return place.exists() and place.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError):  # a text that can't be a path
         return False
 

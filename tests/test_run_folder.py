@@ -104,6 +104,18 @@ def test_a_run_that_holds_what_is_read_is_not_deleted(tmp_path: Path, setting: s
     assert (folder / "reviews.jsonl").exists()
 
 
+@pytest.mark.parametrize("setting", ["data.train.path", "evaluation.lexicon"])
+def test_a_run_that_holds_what_is_read_is_not_deleted_where_home_is_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = _earlier_run(tmp_path)
+    (folder / "reviews.jsonl").write_text("{}")
+    config = _config(tmp_path, "run.overwrite=true", f"{setting}=~/mine/reviews.jsonl")
+    with pytest.raises(AfaError, match=rf"{setting} = ~/mine.*lies in"), reserved_folder(config, ALONE):
+        pass
+
+
 def test_the_run_whose_adapter_is_measured_is_neither_deleted_nor_continued(tmp_path: Path) -> None:
     folder = _earlier_run(tmp_path)
     (folder / "adapter").mkdir()
