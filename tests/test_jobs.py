@@ -168,6 +168,28 @@ def test_inspect_says_that_it_shows_all_layers_of_a_deep_model(
 
 
 @pytest.mark.usefixtures("no_model")
+def test_jobs_that_ask_no_engine_need_none(tiny_model: Path, tmp_path: Path) -> None:
+    """A run trained beside vLLM is looked at on machines without it, and `inspect --run` takes no other settings."""
+    engine = [f"rollouts.vllm_python={tmp_path}/python", "rollouts.backend=vllm_server", "masking.view=delete"]
+    settings = [f"model.path={tiny_model}", f"run.output_dir={tmp_path}", "data.train.max_samples=20", *engine]
+    config = load_config(None, settings)
+    gone = load_config(None, [*settings, f"evaluation.lexicon={tmp_path}/gone.txt"])
+    for job in (
+        lambda: jobs.inspect(gone, ["fine"], None, Console()),
+        lambda: jobs.layers(config, 10, None, Console()),
+        lambda: jobs.evaluate(config, None),
+    ):
+        with pytest.raises(AssertionError, match="a model is loaded"):
+            job()
+    for asks in (
+        lambda: jobs.train(config),
+        lambda: jobs.evaluate(load_config(None, [*settings, "evaluation.through_engine=true"]), None),
+    ):
+        with pytest.raises(AfaError, match="has no vLLM"):
+            asks()
+
+
+@pytest.mark.usefixtures("no_model")
 def test_layers_need_two_reviews_of_two_words(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "fine film", "label": 1}\n{"text": "dull", "label": 0}\n')
     settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}"]
