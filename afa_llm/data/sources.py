@@ -55,11 +55,7 @@ def _load(source: Source, mapping: LabelMapping, seed: int, quarantine: Quaranti
         examples = builtin_examples(source, mapping)
         quarantine.rows_read += len(examples)
         return drawn(examples, source.max_samples, seed)
-    if source.rationale_column and not source.words_column:
-        raise AfaError(
-            f"data source {source.title}: rationale_column = {source.rationale_column} without words_column; "
-            "name the column with the words that its numbers belong to"
-        )
+    _check_rationale(source)
     rows = _rows(source)
     _check_columns(source, rows)
     if (edits_path := source.edits_path) is not None:
@@ -73,6 +69,26 @@ def _load(source: Source, mapping: LabelMapping, seed: int, quarantine: Quaranti
     if not chosen:
         raise AfaError(f"{source.path}: not one usable row:\n{quarantine.summary()}")
     return chosen
+
+
+def _check_rationale(source: Source) -> None:
+    """Raises AfaError for settings of the rationale that would do nothing beside the others."""
+    if source.rationale_column and not source.words_column:
+        raise AfaError(
+            f"data source {source.title}: rationale_column = {source.rationale_column} without words_column; "
+            "name the column with the words that its numbers belong to"
+        )
+    if source.rationale_span_column and source.words_column:
+        raise AfaError(
+            f"data source {source.title}: rationale_span_column = {source.rationale_span_column} beside words_column = "
+            f"{source.words_column}: spans mark words that are split here; leave words_column out, or name a "
+            "rationale_column instead of the spans"
+        )
+    if source.rationale_neutral is not None and not source.rationale_column:
+        raise AfaError(
+            f"data source {source.title}: rationale_neutral = {source.rationale_neutral} without rationale_column; "
+            "name the column whose values it is held against"
+        )
 
 
 def drawn(examples: Sequence[Example], count: int | None, seed: int) -> list[Example]:

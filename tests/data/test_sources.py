@@ -121,6 +121,12 @@ def test_unusual_texts_survive_as_they_are(tmp_path: Path) -> None:
         ("good.jsonl", {"label_column": "stars"}, "no column 'stars' .*label_column.; there are text, label$"),
         ("good.jsonl", {"id_column": "id"}, "no column 'id'"),
         ("good.jsonl", {"rationale_column": "label"}, "rationale_column = label without words_column"),
+        (
+            "good.jsonl",
+            {"words_column": "text", "rationale_span_column": "label"},
+            "rationale_span_column = label beside words_column = text.*leave words_column out",
+        ),
+        ("good.jsonl", {"rationale_neutral": 2}, "rationale_neutral = 2.0 without rationale_column"),
         ("bad.jsonl", {}, "not one usable row:\n2 × unknown label"),
     ],
 )
