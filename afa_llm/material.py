@@ -15,6 +15,7 @@ from afa_llm.data.lexicons import read_lexicon
 from afa_llm.data.prompts import PromptBuilder, build_prompts
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
+from afa_llm.data.spurious import taken_out
 from afa_llm.data.templates import load_templates
 from afa_llm.engine_assembly import check_engine
 from afa_llm.errors import AfaError
@@ -64,8 +65,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
     validation, validation_prompts = _validation(config, builders, quarantines) if training else ([], [])
     evaluation, prompt_sets, focus_prompts = _evaluation(config, builders, quarantines)
     notices = _one_sided(tuple(config.data.labels), evaluation, focus_prompts)
-    title, policy = _validation_title(config), config.data.duplicates_across
-    notices += check_sets(train, validation, evaluation, validation_title=title, policy=policy)
+    notices += _check_duplicates(config, train, validation, evaluation)
     fillers = _fillers(config, tokenizer)
     if training:
         _check_masks(config, train_prompts)
@@ -227,6 +227,18 @@ def _one_sided(
                 f"{labels[seen.pop()]!r}; set max_samples of this data set, which draws evenly"
             )
     return notices
+
+
+def _check_duplicates(
+    config: Config, train: list[Example], validation: list[Example], evaluation: Mapping[str, list[Example]]
+) -> list[str]:
+    """Notices of reviews that stand in two sets. Raises AfaError where the settings forbid them."""
+    data, title = config.data, _validation_title(config)
+    sources = [data.train, *data.evaluation, *([data.validation] if data.validation else [])]
+    planted = {source.spurious.token for source in sources if source.spurious}
+    train, validation = taken_out(train, planted), taken_out(validation, planted)
+    measured = {name: taken_out(examples, planted) for name, examples in evaluation.items()}
+    return check_sets(train, validation, measured, validation_title=title, policy=data.duplicates_across)
 
 
 def _check_classes(config: Config, prompts: Sequence[Prompt]) -> list[str]:

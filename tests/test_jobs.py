@@ -130,6 +130,16 @@ def test_validation_that_is_trained_on_or_measured_is_told(tiny_model: Path, tmp
         prepare(load_config(None, [*settings, "data.duplicates_across=error"]))
 
 
+def test_reviews_that_are_trained_on_are_found_under_a_spurious_word(tiny_model: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"a film {n}", "label": n % 2}) for n in range(40)]
+    (tmp_path / "r.jsonl").write_text("".join(line + "\n" for line in lines))
+    path = tmp_path / "r.jsonl"
+    settings = [f"model.path={tiny_model}", f"data.train.path={path}", "masking.masks_per_review=2"]
+    settings += [f"data.evaluation=[{{path: {path}, name: dev, spurious: {{correlation: -0.9}}}}]"]
+    told = prepare(load_config(None, [*settings, "data.train.spurious.correlation=0.9"])).notices
+    assert [notice.split(" (")[0] for notice in told] == ["dev: 40 of 40 reviews stand in the training set too"]
+
+
 def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n')
     settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]
