@@ -24,7 +24,7 @@ from afa_llm.data.quarantine import BadFieldError, Quarantine
 from afa_llm.data.raw_rows import TEXT_READERS, RawRow, name_of, read_text_file, suffix_of
 from afa_llm.data.row_filter import keep_rows
 from afa_llm.data.spurious import inject
-from afa_llm.data.words import split_words
+from afa_llm.data.words import has_word, split_words
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
 
@@ -234,7 +234,7 @@ def _text(values: dict[str, Any], column: str) -> str:
     if not isinstance(value, str):
         raise BadFieldError(f"text has type {type(value).__name__}, not string", "text of wrong type")
     _check_unicode(value, "text")
-    if not split_words(value):
+    if not has_word(value):
         raise BadFieldError("text is empty" if not value.strip() else "text has no visible character", "text is empty")
     return value.strip()
 
