@@ -110,7 +110,8 @@ def _training(
     """Reviews to train on, and their prompts: all but those that are shown as demonstrations."""
     name, source = config.prompts.train, config.data.train
     examples, sets = _load(config, source, f"train: {source.title}", {name: builders[name]}, quarantines)
-    prompts = [prompt for prompt in sets[name] if prompt.example not in shown]
+    ids = {example.example_id for example in shown}  # the reviews themselves may have been cut since
+    prompts = [prompt for prompt in sets[name] if prompt.example.example_id not in ids]
     if not prompts:
         raise AfaError(
             f"prompts.demonstrations = {config.prompts.demonstrations}: all {len(shown)} training reviews are "

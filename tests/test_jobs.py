@@ -140,6 +140,19 @@ def test_reviews_that_are_trained_on_are_found_under_a_spurious_word(tiny_model:
     assert [notice.split(" (")[0] for notice in told] == ["dev: 40 of 40 reviews stand in the training set too"]
 
 
+def test_reviews_that_are_shown_are_not_trained_on_though_they_are_cut(tiny_model: Path, tmp_path: Path) -> None:
+    """Beside the demonstrations a review may have to be cut that was whole when it was drawn as one of them."""
+    lines = [json.dumps({"text": f"film {n} " + "is fine " * 15, "label": n % 2}) for n in range(10)]
+    (tmp_path / "r.jsonl").write_text("".join(line + "\n" for line in lines))
+    settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]
+    settings += ["prompts.demonstrations=2", "data.too_long=truncate"]
+    whole = prepare(load_config(None, settings))
+    longest = min(len(prompt.token_ids) for prompt in whole.train_prompts)
+    cut = prepare(load_config(None, [*settings, f"data.max_tokens={longest - 4}"]))
+    trained = [{prompt.example.example_id for prompt in found.train_prompts} for found in (whole, cut)]
+    assert trained[0] == trained[1] and len(trained[0]) == 8
+
+
 def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n')
     settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]
