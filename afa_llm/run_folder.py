@@ -163,8 +163,10 @@ def _claim(config: Config, folder: Path, world: World) -> None:
 
 
 def save_settings(config: Config, folder: Path, world: World) -> None:
+    """All but the leave to replace or continue an earlier run: it was given once, not to whoever takes this file."""
     if world.leads:
-        json_files.write_text(folder / SETTINGS, dump_config(config))
+        run = config.run.model_copy(update={"overwrite": False, "resume": False})
+        json_files.write_text(folder / SETTINGS, dump_config(config.model_copy(update={"run": run})))
 
 
 def _clear(folder: Path) -> None:

@@ -71,7 +71,19 @@ def test_a_run_is_replaced_only_when_nothing_can_be_wrong_any_more(tmp_path: Pat
     with reserved_folder(config, ALONE):
         claim(config, folder, ALONE)
     assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "items"]
-    assert read_run_config(folder) == config
+    assert read_run_config(folder) == _config(tmp_path)
+
+
+@pytest.mark.parametrize("flag", ["run.overwrite=true", "run.resume=true"])
+def test_leave_to_replace_or_continue_is_given_once(tmp_path: Path, flag: str) -> None:
+    """Who takes a run's config.yaml for another run would else delete the first one, or another of that name."""
+    config = _config(tmp_path, flag)
+    with reserved_folder(config, ALONE) as folder:
+        claim(config, folder, ALONE)
+    again = load_config(str(folder / "config.yaml"))
+    with pytest.raises(AfaError, match="holds an earlier run"), reserved_folder(again, ALONE):
+        pass
+    assert again == _config(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["my: project\n", "", "[1]", "run: {name: x}\n", "\x00", "a: [\n"])
