@@ -139,7 +139,7 @@ def evaluate(config: Config, adapter: Path | None) -> Path:
         config = settle_dtype(config, world)
         notices = [*lacking(given, config), *(counted_elsewhere(config, adapter) if adapter is not None else [])]
         asks = config.asks_engine(training=False)
-        material = _prepare(config if asks else _without_engine(config), world, clock, notices)
+        material = _prepare(config if asks else _without_engine(config), world, clock, notices, learns=False)
         with clock.phase("model"):
             world.pulse.at("model")
             decoder = assembly.build_decoder(config, material, world.device, adapter)
@@ -182,11 +182,11 @@ def _engines(
         yield service
 
 
-def _prepare(config: Config, world: World, clock: Clock, notices: Sequence[str]) -> Material:
+def _prepare(config: Config, world: World, clock: Clock, notices: Sequence[str], *, learns: bool = True) -> Material:
     """Reviews and prompts, checked and told of."""
     with clock.phase("data"):
         world.pulse.at("data")
-        material = prepare(config)
+        material = prepare(config, learns=learns)
         for notice in notices:
             world.tell(notice)
         tell_data(material, world)
@@ -242,7 +242,7 @@ def layers(config: Config, reviews: int, adapter: Path | None, console: Console)
     attention = config.attention.model_copy(update={"layers": "all"})
     config = _without_engine(config.model_copy(update={"data": data, "attention": attention}))
     world = distributed.start("plain", config.training.timeout_minutes)
-    material = prepare(config)
+    material = prepare(config, learns=False)
     tell_data(material, world)
     prompts = [prompt for prompt in material.train_prompts if len(prompt.example.words) > 1]
     if len(prompts) < 2:

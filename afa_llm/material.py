@@ -55,8 +55,12 @@ def basis(config: Config) -> str:
     return json.dumps([sections, values, _wants_rationales(config)], sort_keys=True)
 
 
-def prepare(config: Config, *, training: bool = True) -> Material:
-    """Tokenizer, reviews and prompts, all checked. Raises AfaError for whatever a user has to mend."""
+def prepare(config: Config, *, training: bool = True, learns: bool = True) -> Material:
+    """Tokenizer, reviews and prompts, all checked. Raises AfaError for whatever a user has to mend.
+
+    `training`: whether the reviews to train on are read; `learns`: whether anything is trained on them, so that they
+    have to be fit for it.
+    """
     check_engine(config.rollouts)
     lexicon = read_lexicon(config.evaluation.lexicon)
     tokenizer, quarantines = load_tokenizer(config.model), dict[str, Quarantine]()
@@ -67,7 +71,7 @@ def prepare(config: Config, *, training: bool = True) -> Material:
     notices = _one_sided(tuple(config.data.labels), evaluation, focus_prompts)
     notices += _check_duplicates(config, train, validation, evaluation)
     fillers = _fillers(config, tokenizer)
-    if training:
+    if training and learns:
         _check_masks(config, train_prompts)
         notices += _check_classes(config, train_prompts)
         _check_rationales(config, train_prompts)

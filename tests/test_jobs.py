@@ -213,6 +213,22 @@ def test_jobs_that_ask_no_engine_need_none(tiny_model: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("no_model")
+def test_jobs_that_train_nothing_take_reviews_that_nothing_can_be_learned_from(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """A few reviews for `afa layers` are soon of one class, and shorter than the masks of a training are many."""
+    (tmp_path / "r.jsonl").write_text('{"text": "fine film", "label": 1}\n{"text": "good film", "label": 1}\n')
+    settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", f"run.output_dir={tmp_path}"]
+    settings += ["reward.source=rationale"]
+    config = load_config(None, settings)
+    for job in (lambda: jobs.layers(config, 10, None, Console()), lambda: jobs.evaluate(config, None)):
+        with pytest.raises(AssertionError, match="a model is loaded"):
+            job()
+    with pytest.raises(AfaError, match=r"masking\.masks_per_review = 4: more masks than words"):
+        jobs.train(config)
+
+
+@pytest.mark.usefixtures("no_model")
 def test_layers_need_two_reviews_of_two_words(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "fine film", "label": 1}\n{"text": "dull", "label": 0}\n')
     settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}"]
