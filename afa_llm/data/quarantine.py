@@ -114,7 +114,8 @@ class Quarantine:
             rule = f"data.max_bad_rows = {limit}" if limit is not None else "the default limit of 10 percent"
             raise AfaError(
                 f"{len(self.rows)} of {total} rows are bad, over {rule}:\n{self.summary()}\n"
-                "mend the file or the data settings, or raise data.max_bad_rows"
+                "mend the file or the data settings (`where` of the data source leaves out what is not wanted), "
+                "or raise data.max_bad_rows"
             )
 
 
