@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from afa_llm.config import Config
-from afa_llm.config_data import Source
+from afa_llm.config_data import Source, Spurious
 from afa_llm.data.demonstrations import draw_demonstrations
 from afa_llm.data.duplicates import check_sets
 from afa_llm.data.lexicons import read_lexicon
 from afa_llm.data.prompts import PromptBuilder, build_prompts
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
-from afa_llm.data.spurious import taken_out
+from afa_llm.data.spurious import regrouped, taken_out
 from afa_llm.data.templates import load_templates
 from afa_llm.engine_assembly import check_engine
 from afa_llm.errors import AfaError
@@ -171,6 +171,8 @@ def _load(
         prompts[name] = build_prompts(
             examples, builder, max_tokens=data.max_tokens, too_long=data.too_long, quarantine=unusable
         )
+        if source.spurious and data.too_long == "truncate":
+            prompts[name] = _regrouped(prompts[name], source.spurious, unusable)
         found.absorb(unusable)
         if not prompts[name]:
             raise AfaError(f"{title}, template {name!r}: no review is left:\n{found.summary()}")
@@ -180,6 +182,17 @@ def _load(
         raise AfaError(f"{title}: {error}") from None
     quarantines[title] = found
     return examples, prompts
+
+
+def _regrouped(prompts: list[Prompt], settings: Spurious, quarantine: Quarantine) -> list[Prompt]:
+    """The prompts in the groups that their reviews are in after they were cut; counted in the notes."""
+    found = []
+    for prompt in prompts:
+        example = regrouped(prompt.example, settings)
+        if example is not prompt.example:
+            quarantine.note("spurious.token was cut off with the end of the review", example.example_id)
+        found.append(replace(prompt, example=example))
+    return found
 
 
 def _validation(

@@ -153,6 +153,22 @@ def test_reviews_that_are_shown_are_not_trained_on_though_they_are_cut(tiny_mode
     assert trained[0] == trained[1] and len(trained[0]) == 8
 
 
+def test_a_spurious_word_that_is_cut_off_is_in_no_group_and_told(tiny_model: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "one fine film " * 40, "label": n % 2}) for n in range(8)]
+    (tmp_path / "r.jsonl").write_text("".join(line + "\n" for line in lines))
+    settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]
+    settings += ["data.too_long=truncate", "data.max_tokens=64", "data.train.spurious.correlation=1"]
+    cut = prepare(load_config(None, [*settings, "data.train.spurious.place=end"]))
+    assert {prompt.example.group for prompt in cut.train_prompts} == {
+        "negative, without honestly",
+        "positive, without honestly",
+    }
+    assert "4 × spurious.token was cut off with the end of the review" in cut.quarantines["train: r_train"].summary()
+    kept = prepare(load_config(None, [*settings, "data.train.spurious.place=start"]))
+    groups = [prompt.example.group for prompt in kept.train_prompts]
+    assert groups == ["negative, without honestly", "positive, with honestly"] * 4
+
+
 def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n')
     settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]

@@ -70,6 +70,14 @@ def _with_word(example: Example, settings: Spurious, seed: int) -> Example:
     )
 
 
+def regrouped(example: Example, settings: Spurious) -> Example:
+    """A review whose end was cut off, in the group of those without the word where it went along."""
+    words = [example.text[start:end] for start, end in example.words]
+    if not example.group.endswith(f", with {settings.token}") or settings.token in words:
+        return example
+    return replace(example, group=f"{example.group.removesuffix(f'with {settings.token}')}without {settings.token}")
+
+
 def taken_out(examples: Sequence[Example], tokens: Collection[str]) -> list[Example]:
     """The reviews without these words, to hold sets against each other that got them at other places.
 
