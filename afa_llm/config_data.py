@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from afa_llm.config_section import MOST, Section
+from afa_llm.config_section import MOST, Section, at_home
 
 LEAST_TOKENS = 8
 """A shorter prompt holds no review."""
@@ -177,3 +177,5 @@ class Evaluation(Section):
         50, ge=0, le=MOST, description="reviews of each data set whose words are hidden one by one; 0: none"
     )
     leave_one_out_words: int = Field(60, ge=2, le=MOST, description="longer reviews are not hidden word by word")
+
+    _home = field_validator("before_folder")(at_home)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from afa_llm.config_section import MOST, Section
+from afa_llm.config_section import MOST, Section, at_home
 
 POCKET = "builtin:pocket"
 
@@ -29,10 +28,7 @@ class Run(Section):
         description="continue a run of the same name from its newest good checkpoint, whatever run.overwrite says",
     )
 
-    @field_validator("output_dir")
-    @classmethod
-    def _home(cls, folder: str) -> str:
-        return os.path.expanduser(folder)
+    _home = field_validator("output_dir")(at_home)
 
 
 class Model(Section):
@@ -153,3 +149,5 @@ class Rollouts(Section):
     )
     probe_warn: float = Field(0.005, ge=0, description="mean |Δp| of the two sides from which to warn")
     probe_fail: float = Field(0.01, gt=0, description="mean |Δp| of the two sides from which to end the run")
+
+    _home = field_validator("adapter_folder")(at_home)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pydantic import BaseModel, ConfigDict
 
 MOST = 1_000_000_000
@@ -12,3 +14,8 @@ class Section(BaseModel):
     """A group of settings. Unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def at_home(folder: str | None) -> str | None:
+    """For folders that are written: a leading ~ is the home folder, not one to be made under that name."""
+    return None if folder is None else os.path.expanduser(folder)

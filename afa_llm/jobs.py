@@ -13,6 +13,8 @@ from rich.text import Text
 
 from afa_llm import assembly
 from afa_llm.config import Config
+from afa_llm.config_data import Evaluation
+from afa_llm.config_running import Rollouts
 from afa_llm.data.prompts import PromptBuilder
 from afa_llm.data.suites import lacking, resolve_suites
 from afa_llm.data.words import split_words
@@ -137,7 +139,8 @@ def evaluate(config: Config, adapter: Path | None) -> Path:
         check_folder(config, world)
         config = settle_dtype(config, world)
         notices = [*lacking(given, config), *(counted_elsewhere(config, adapter) if adapter is not None else [])]
-        material = _prepare(config, world, clock, notices)
+        asks = config.asks_engine(training=False)
+        material = _prepare(config if asks else _without_engine(config), world, clock, notices, learns=False)
         with clock.phase("model"):
             world.pulse.at("model")
             decoder = assembly.build_decoder(config, material, world.device, adapter)
@@ -180,11 +183,11 @@ def _engines(
         yield service
 
 
-def _prepare(config: Config, world: World, clock: Clock, notices: Sequence[str]) -> Material:
+def _prepare(config: Config, world: World, clock: Clock, notices: Sequence[str], *, learns: bool = True) -> Material:
     """Reviews and prompts, checked and told of."""
     with clock.phase("data"):
         world.pulse.at("data")
-        material = prepare(config)
+        material = prepare(config, learns=learns)
         for notice in notices:
             world.tell(notice)
         tell_data(material, world)
@@ -199,7 +202,8 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
         check_adapter(adapter)
     config = resolve_suites(config)
     world = distributed.start("plain", config.training.timeout_minutes)
-    material = prepare(config.model_copy(update={"data": _no_evaluation(config)}), training=False)
+    asked = _without_engine(config).model_copy(update={"data": _no_evaluation(config), "evaluation": Evaluation()})
+    material = prepare(asked, training=False)
     builder = material.builders[config.prompts.train]
     examples = [Example(f"text {i}", text, 0, split_words(text)) for i, text in enumerate(texts, 1)]
     prompts = [_prompt(example, builder, config.data.max_tokens) for example in examples]
@@ -237,9 +241,9 @@ def layers(config: Config, reviews: int, adapter: Path | None, console: Console)
     few = config.data.train.model_copy(update={"max_samples": min(reviews, config.data.train.max_samples or reviews)})
     data = config.data.model_copy(update={"evaluation": (), "train": few})
     attention = config.attention.model_copy(update={"layers": "all"})
-    config = config.model_copy(update={"data": data, "attention": attention})
+    config = _without_engine(config.model_copy(update={"data": data, "attention": attention}))
     world = distributed.start("plain", config.training.timeout_minutes)
-    material = prepare(config)
+    material = prepare(config, learns=False)
     tell_data(material, world)
     prompts = [prompt for prompt in material.train_prompts if len(prompt.example.words) > 1]
     if len(prompts) < 2:
@@ -268,6 +272,11 @@ def _prompt(example: Example, builder: PromptBuilder, most: int) -> Prompt:
             f"{example.example_id}: {length} tokens, over data.max_tokens = {most}; shorten it, or raise that"
         )
     return prompt
+
+
+def _without_engine(config: Config) -> Config:
+    """The settings of a job that asks no engine, so that none has to be there."""
+    return config.model_copy(update={"rollouts": Rollouts()})
 
 
 def _no_evaluation(config: Config) -> object:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from afa_llm.config import Config
-from afa_llm.config_data import Source
+from afa_llm.config_data import Source, Spurious
 from afa_llm.data.demonstrations import draw_demonstrations
 from afa_llm.data.duplicates import check_sets
 from afa_llm.data.lexicons import read_lexicon
 from afa_llm.data.prompts import PromptBuilder, build_prompts
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
+from afa_llm.data.spurious import regrouped, taken_out
 from afa_llm.data.templates import load_templates
 from afa_llm.engine_assembly import check_engine
 from afa_llm.errors import AfaError
@@ -54,8 +55,12 @@ def basis(config: Config) -> str:
     return json.dumps([sections, values, _wants_rationales(config)], sort_keys=True)
 
 
-def prepare(config: Config, *, training: bool = True) -> Material:
-    """Tokenizer, reviews and prompts, all checked. Raises AfaError for whatever a user has to mend."""
+def prepare(config: Config, *, training: bool = True, learns: bool = True) -> Material:
+    """Tokenizer, reviews and prompts, all checked. Raises AfaError for whatever a user has to mend.
+
+    `training`: whether the reviews to train on are read; `learns`: whether anything is trained on them, so that they
+    have to be fit for it.
+    """
     check_engine(config.rollouts)
     lexicon = read_lexicon(config.evaluation.lexicon)
     tokenizer, quarantines = load_tokenizer(config.model), dict[str, Quarantine]()
@@ -64,10 +69,9 @@ def prepare(config: Config, *, training: bool = True) -> Material:
     validation, validation_prompts = _validation(config, builders, quarantines) if training else ([], [])
     evaluation, prompt_sets, focus_prompts = _evaluation(config, builders, quarantines)
     notices = _one_sided(tuple(config.data.labels), evaluation, focus_prompts)
-    title, policy = _validation_title(config), config.data.duplicates_across
-    notices += check_sets(train, validation, evaluation, validation_title=title, policy=policy)
+    notices += _check_duplicates(config, train, validation, evaluation)
     fillers = _fillers(config, tokenizer)
-    if training:
+    if training and learns:
         _check_masks(config, train_prompts)
         notices += _check_classes(config, train_prompts)
         _check_rationales(config, train_prompts)
@@ -110,7 +114,8 @@ def _training(
     """Reviews to train on, and their prompts: all but those that are shown as demonstrations."""
     name, source = config.prompts.train, config.data.train
     examples, sets = _load(config, source, f"train: {source.title}", {name: builders[name]}, quarantines)
-    prompts = [prompt for prompt in sets[name] if prompt.example not in shown]
+    ids = {example.example_id for example in shown}  # the reviews themselves may have been cut since
+    prompts = [prompt for prompt in sets[name] if prompt.example.example_id not in ids]
     if not prompts:
         raise AfaError(
             f"prompts.demonstrations = {config.prompts.demonstrations}: all {len(shown)} training reviews are "
@@ -166,6 +171,8 @@ def _load(
         prompts[name] = build_prompts(
             examples, builder, max_tokens=data.max_tokens, too_long=data.too_long, quarantine=unusable
         )
+        if source.spurious and data.too_long == "truncate":
+            prompts[name] = _regrouped(prompts[name], source.spurious, unusable)
         found.absorb(unusable)
         if not prompts[name]:
             raise AfaError(f"{title}, template {name!r}: no review is left:\n{found.summary()}")
@@ -175,6 +182,17 @@ def _load(
         raise AfaError(f"{title}: {error}") from None
     quarantines[title] = found
     return examples, prompts
+
+
+def _regrouped(prompts: list[Prompt], settings: Spurious, quarantine: Quarantine) -> list[Prompt]:
+    """The prompts in the groups that their reviews are in after they were cut; counted in the notes."""
+    found = []
+    for prompt in prompts:
+        example = regrouped(prompt.example, settings)
+        if example is not prompt.example:
+            quarantine.note("spurious.token was cut off with the end of the review", example.example_id)
+        found.append(replace(prompt, example=example))
+    return found
 
 
 def _validation(
@@ -227,6 +245,18 @@ def _one_sided(
                 f"{labels[seen.pop()]!r}; set max_samples of this data set, which draws evenly"
             )
     return notices
+
+
+def _check_duplicates(
+    config: Config, train: list[Example], validation: list[Example], evaluation: Mapping[str, list[Example]]
+) -> list[str]:
+    """Notices of reviews that stand in two sets. Raises AfaError where the settings forbid them."""
+    data, title = config.data, _validation_title(config)
+    sources = [data.train, *data.evaluation, *([data.validation] if data.validation else [])]
+    planted = {source.spurious.token for source in sources if source.spurious}
+    train, validation = taken_out(train, planted), taken_out(validation, planted)
+    measured = {name: taken_out(examples, planted) for name, examples in evaluation.items()}
+    return check_sets(train, validation, measured, validation_title=title, policy=data.duplicates_across)
 
 
 def _check_classes(config: Config, prompts: Sequence[Prompt]) -> list[str]:

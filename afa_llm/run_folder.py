@@ -121,7 +121,8 @@ def _inputs_inside(config: Config, folder: Path, adapter: Path | None) -> str | 
 
 def _lies_in(path: str, folder: Path) -> bool:
     try:
-        return Path(path).exists() and Path(path).resolve().is_relative_to(folder.resolve())
+        place = Path(os.path.expanduser(path))  # as whoever reads it does
+        return place.exists() and place.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError):  # a text that can't be a path
         return False
 
@@ -162,8 +163,10 @@ def _claim(config: Config, folder: Path, world: World) -> None:
 
 
 def save_settings(config: Config, folder: Path, world: World) -> None:
+    """All but the leave to replace or continue an earlier run: it was given once, not to whoever takes this file."""
     if world.leads:
-        json_files.write_text(folder / SETTINGS, dump_config(config))
+        run = config.run.model_copy(update={"overwrite": False, "resume": False})
+        json_files.write_text(folder / SETTINGS, dump_config(config.model_copy(update={"run": run})))
 
 
 def _clear(folder: Path) -> None:

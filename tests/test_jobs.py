@@ -130,6 +130,45 @@ def test_validation_that_is_trained_on_or_measured_is_told(tiny_model: Path, tmp
         prepare(load_config(None, [*settings, "data.duplicates_across=error"]))
 
 
+def test_reviews_that_are_trained_on_are_found_under_a_spurious_word(tiny_model: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"a film {n}", "label": n % 2}) for n in range(40)]
+    (tmp_path / "r.jsonl").write_text("".join(line + "\n" for line in lines))
+    path = tmp_path / "r.jsonl"
+    settings = [f"model.path={tiny_model}", f"data.train.path={path}", "masking.masks_per_review=2"]
+    settings += [f"data.evaluation=[{{path: {path}, name: dev, spurious: {{correlation: -0.9}}}}]"]
+    told = prepare(load_config(None, [*settings, "data.train.spurious.correlation=0.9"])).notices
+    assert [notice.split(" (")[0] for notice in told] == ["dev: 40 of 40 reviews stand in the training set too"]
+
+
+def test_reviews_that_are_shown_are_not_trained_on_though_they_are_cut(tiny_model: Path, tmp_path: Path) -> None:
+    """Beside the demonstrations a review may have to be cut that was whole when it was drawn as one of them."""
+    lines = [json.dumps({"text": f"film {n} " + "is fine " * 15, "label": n % 2}) for n in range(10)]
+    (tmp_path / "r.jsonl").write_text("".join(line + "\n" for line in lines))
+    settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]
+    settings += ["prompts.demonstrations=2", "data.too_long=truncate"]
+    whole = prepare(load_config(None, settings))
+    longest = min(len(prompt.token_ids) for prompt in whole.train_prompts)
+    cut = prepare(load_config(None, [*settings, f"data.max_tokens={longest - 4}"]))
+    trained = [{prompt.example.example_id for prompt in found.train_prompts} for found in (whole, cut)]
+    assert trained[0] == trained[1] and len(trained[0]) == 8
+
+
+def test_a_spurious_word_that_is_cut_off_is_in_no_group_and_told(tiny_model: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "one fine film " * 40, "label": n % 2}) for n in range(8)]
+    (tmp_path / "r.jsonl").write_text("".join(line + "\n" for line in lines))
+    settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]
+    settings += ["data.too_long=truncate", "data.max_tokens=64", "data.train.spurious.correlation=1"]
+    cut = prepare(load_config(None, [*settings, "data.train.spurious.place=end"]))
+    assert {prompt.example.group for prompt in cut.train_prompts} == {
+        "negative, without honestly",
+        "positive, without honestly",
+    }
+    assert "4 × spurious.token was cut off with the end of the review" in cut.quarantines["train: r_train"].summary()
+    kept = prepare(load_config(None, [*settings, "data.train.spurious.place=start"]))
+    groups = [prompt.example.group for prompt in kept.train_prompts]
+    assert groups == ["negative, without honestly", "positive, with honestly"] * 4
+
+
 def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n')
     settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]"]
@@ -165,6 +204,44 @@ def test_inspect_says_that_it_shows_all_layers_of_a_deep_model(
     settings = [f"model.path={request.getfixturevalue(model)}", "model.quantization=none", f"attention.layers={layers}"]
     jobs.inspect(load_config(None, settings), ["a fine film"], None, Console())
     assert ("all 12 layers are shown" in capsys.readouterr().err) == told
+
+
+@pytest.mark.usefixtures("no_model")
+def test_jobs_that_ask_no_engine_need_none(tiny_model: Path, tmp_path: Path) -> None:
+    """A run trained beside vLLM is looked at on machines without it, and `inspect --run` takes no other settings."""
+    engine = [f"rollouts.vllm_python={tmp_path}/python", "rollouts.backend=vllm_server", "masking.view=delete"]
+    settings = [f"model.path={tiny_model}", f"run.output_dir={tmp_path}", "data.train.max_samples=20", *engine]
+    config = load_config(None, settings)
+    gone = load_config(None, [*settings, f"evaluation.lexicon={tmp_path}/gone.txt"])
+    for job in (
+        lambda: jobs.inspect(gone, ["fine"], None, Console()),
+        lambda: jobs.layers(config, 10, None, Console()),
+        lambda: jobs.evaluate(config, None),
+    ):
+        with pytest.raises(AssertionError, match="a model is loaded"):
+            job()
+    for asks in (
+        lambda: jobs.train(config),
+        lambda: jobs.evaluate(load_config(None, [*settings, "evaluation.through_engine=true"]), None),
+    ):
+        with pytest.raises(AfaError, match="has no vLLM"):
+            asks()
+
+
+@pytest.mark.usefixtures("no_model")
+def test_jobs_that_train_nothing_take_reviews_that_nothing_can_be_learned_from(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """A few reviews for `afa layers` are soon of one class, and shorter than the masks of a training are many."""
+    (tmp_path / "r.jsonl").write_text('{"text": "fine film", "label": 1}\n{"text": "good film", "label": 1}\n')
+    settings = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", f"run.output_dir={tmp_path}"]
+    settings += ["reward.source=rationale"]
+    config = load_config(None, settings)
+    for job in (lambda: jobs.layers(config, 10, None, Console()), lambda: jobs.evaluate(config, None)):
+        with pytest.raises(AssertionError, match="a model is loaded"):
+            job()
+    with pytest.raises(AfaError, match=r"masking\.masks_per_review = 4: more masks than words"):
+        jobs.train(config)
 
 
 @pytest.mark.usefixtures("no_model")

@@ -71,7 +71,19 @@ def test_a_run_is_replaced_only_when_nothing_can_be_wrong_any_more(tmp_path: Pat
     with reserved_folder(config, ALONE):
         claim(config, folder, ALONE)
     assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "items"]
-    assert read_run_config(folder) == config
+    assert read_run_config(folder) == _config(tmp_path)
+
+
+@pytest.mark.parametrize("flag", ["run.overwrite=true", "run.resume=true"])
+def test_leave_to_replace_or_continue_is_given_once(tmp_path: Path, flag: str) -> None:
+    """Who takes a run's config.yaml for another run would else delete the first one, or another of that name."""
+    config = _config(tmp_path, flag)
+    with reserved_folder(config, ALONE) as folder:
+        claim(config, folder, ALONE)
+    again = load_config(str(folder / "config.yaml"))
+    with pytest.raises(AfaError, match="holds an earlier run"), reserved_folder(again, ALONE):
+        pass
+    assert again == _config(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["my: project\n", "", "[1]", "run: {name: x}\n", "\x00", "a: [\n"])
@@ -102,6 +114,18 @@ def test_a_run_that_holds_what_is_read_is_not_deleted(tmp_path: Path, setting: s
     with reserved_folder(continued, ALONE):
         claim(continued, folder, ALONE)
     assert (folder / "reviews.jsonl").exists()
+
+
+@pytest.mark.parametrize("setting", ["data.train.path", "evaluation.lexicon"])
+def test_a_run_that_holds_what_is_read_is_not_deleted_where_home_is_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = _earlier_run(tmp_path)
+    (folder / "reviews.jsonl").write_text("{}")
+    config = _config(tmp_path, "run.overwrite=true", f"{setting}=~/mine/reviews.jsonl")
+    with pytest.raises(AfaError, match=rf"{setting} = ~/mine.*lies in"), reserved_folder(config, ALONE):
+        pass
 
 
 def test_the_run_whose_adapter_is_measured_is_neither_deleted_nor_continued(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -34,10 +35,8 @@ class HubRows(Sequence[RawRow]):
 
 def read_parquet(path: Path) -> list[RawRow]:
     """All rows of a parquet file. Raises AfaError where it is damaged or empty."""
-    import datasets
-
     try:
-        stream = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
+        stream = _stream(path)
         rows = [RawRow(str(path), number, dict(values)) for number, values in enumerate(stream, 1)]
     except Exception as error:  # pyarrow and datasets raise a dozen kinds here, all meaning the same to a user
         raise AfaError(f"{path}: not a readable parquet file: {_first_line(error)}") from None
@@ -48,13 +47,18 @@ def read_parquet(path: Path) -> list[RawRow]:
 
 def parquet_columns(path: Path) -> list[str]:
     """The names of its columns, without reading the rows. Raises AfaError where the file is damaged."""
-    import datasets
-
     try:
-        stream = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
+        stream = _stream(path)
         return list(stream.column_names or next(iter(stream), {}))
     except Exception as error:  # as above
         raise AfaError(f"{path}: not a readable parquet file: {_first_line(error)}") from None
+
+
+def _stream(path: Path) -> Any:
+    import datasets
+
+    name = glob.escape(str(path))  # they'd take it for a pattern
+    return datasets.load_dataset("parquet", data_files=name, split="train", streaming=True)
 
 
 def read_hub(name: str, subset: str | None, split: str, revision: str | None) -> HubRows:

@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 
 from afa_llm.errors import AfaError
 
@@ -17,6 +18,8 @@ def label_key(value: object) -> str | None:
     """The text by which equal values are matched; None for what is no label (None, NaN, a list, an empty string)."""
     if isinstance(value, bool):
         return str(int(value))
+    if isinstance(value, Decimal):  # how parquet files of data bases hold their whole numbers
+        value = float(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             return None

@@ -12,6 +12,7 @@ from afa_llm.errors import AfaError
 
 RAW_CHARACTERS = 2000
 DEFAULT_SHARE = 0.10
+KINDS_SHOWN = 10  # in a summary; where a wrong column is read as the label, every row has a kind of its own
 
 
 class BadFieldError(Exception):
@@ -87,12 +88,17 @@ class Quarantine:
         return target
 
     def summary(self) -> str:
-        """One line per kind of reason with its count and first example, then notes and rows left out, if any."""
+        """One line for each of the commonest kinds of reason with its count and first example, how many rows more there
+        are, then notes and rows left out, if any."""
         counts = Counter(row.kind for row in self.rows)
+        firsts = {row.kind: row for row in reversed(self.rows)}
         lines = []
-        for kind, count in counts.most_common():
-            first = next(row for row in self.rows if row.kind == kind)
+        for kind, count in counts.most_common(KINDS_SHOWN):
+            first = firsts[kind]
             lines.append(f"{count} × {kind}; first at {first.place}: {first.reason}; {_short(first.raw)}")
+        if len(counts) > KINDS_SHOWN:
+            shown = sum(count for _, count in counts.most_common(KINDS_SHOWN))
+            lines.append(f"{len(self.rows) - shown} × for {len(counts) - KINDS_SHOWN} further reasons")
         lines += [
             f"{len(places)} × {note}; first at {next(iter(places))} (used all the same)"
             for note, places in sorted(self.notes.items(), key=lambda item: -len(item[1]))
@@ -108,7 +114,8 @@ class Quarantine:
             rule = f"data.max_bad_rows = {limit}" if limit is not None else "the default limit of 10 percent"
             raise AfaError(
                 f"{len(self.rows)} of {total} rows are bad, over {rule}:\n{self.summary()}\n"
-                "mend the file or the data settings, or raise data.max_bad_rows"
+                "mend the file or the data settings (`where` of the data source leaves out what is not wanted), "
+                "or raise data.max_bad_rows"
             )
 
 

@@ -16,7 +16,8 @@ from afa_llm.errors import AfaError
 
 
 def keep_rows(source: Source, rows: Sequence[RawRow], quarantine: Quarantine) -> Sequence[RawRow]:
-    """The rows that `where`, `exclude_ids` and `part` leave, those that don't parse among them; the others are counted.
+    """The rows that `where`, `exclude_ids` and `part` leave; the others are counted. Those that don't parse stay, each
+    in one part.
 
     Raises AfaError: a column of `where` that no row has, no file of ids, or nothing left.
     """
@@ -29,7 +30,7 @@ def keep_rows(source: Source, rows: Sequence[RawRow], quarantine: Quarantine) ->
     if source.exclude_ids:
         quarantine.left_out["exclude_ids"] += 0  # told too where no id is met: they may be of another kind
     for row in rows:
-        setting = "" if row.problem else _left_out_by(source, row, wanted, excluded)
+        setting = _left_out_by(source, row, wanted, excluded)
         if setting:
             quarantine.left_out[setting] += 1
         else:
@@ -40,11 +41,12 @@ def keep_rows(source: Source, rows: Sequence[RawRow], quarantine: Quarantine) ->
 
 
 def _left_out_by(source: Source, row: RawRow, wanted: dict[str, set[str | None]], excluded: set[str]) -> str:
-    for column, values in wanted.items():
-        if label_key(row.values.get(column)) not in values:
-            return f"where.{column}"
-    if source.id_column and str(row.values.get(source.id_column)).strip() in excluded:
-        return "exclude_ids"
+    if not row.problem:  # of such a row nobody knows the columns
+        for column, values in wanted.items():
+            if label_key(row.values.get(column)) not in values:
+                return f"where.{column}"
+        if source.id_column and str(row.values.get(source.id_column)).strip() in excluded:
+            return "exclude_ids"
     if source.part is not None and not source.part[0] <= _place(source, row) < source.part[1]:
         return "part"
     return ""
@@ -53,7 +55,9 @@ def _left_out_by(source: Source, row: RawRow, wanted: dict[str, set[str | None]]
 def _place(source: Source, row: RawRow) -> float:
     """In [0, 1), even over texts: where `part` finds a row. The same for the same review, and for all of a pair."""
     pair = name_of(row.values.get(source.pair_column) if source.pair_column else None)
-    name = f"pair {pair}" if pair else normalised(str(row.values.get(source.text_column)))
+    text = row.values.get(source.text_column)
+    name = f"pair {pair}" if pair else normalised(text) if isinstance(text, str) else ""
+    name = name or f"row {row.line}"  # without a text it is a bad one: they should not all fall into one part
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:6], "big") / 2**48
 
 

@@ -24,7 +24,7 @@ from afa_llm.data.quarantine import BadFieldError, Quarantine
 from afa_llm.data.raw_rows import TEXT_READERS, RawRow, name_of, read_text_file, suffix_of
 from afa_llm.data.row_filter import keep_rows
 from afa_llm.data.spurious import inject
-from afa_llm.data.words import split_words
+from afa_llm.data.words import has_word, split_words
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
 
@@ -55,11 +55,7 @@ def _load(source: Source, mapping: LabelMapping, seed: int, quarantine: Quaranti
         examples = builtin_examples(source, mapping)
         quarantine.rows_read += len(examples)
         return drawn(examples, source.max_samples, seed)
-    if source.rationale_column and not source.words_column:
-        raise AfaError(
-            f"data source {source.title}: rationale_column = {source.rationale_column} without words_column; "
-            "name the column with the words that its numbers belong to"
-        )
+    _check_rationale(source)
     rows = _rows(source)
     _check_columns(source, rows)
     if (edits_path := source.edits_path) is not None:
@@ -73,6 +69,26 @@ def _load(source: Source, mapping: LabelMapping, seed: int, quarantine: Quaranti
     if not chosen:
         raise AfaError(f"{source.path}: not one usable row:\n{quarantine.summary()}")
     return chosen
+
+
+def _check_rationale(source: Source) -> None:
+    """Raises AfaError for settings of the rationale that would do nothing beside the others."""
+    if source.rationale_column and not source.words_column:
+        raise AfaError(
+            f"data source {source.title}: rationale_column = {source.rationale_column} without words_column; "
+            "name the column with the words that its numbers belong to"
+        )
+    if source.rationale_span_column and source.words_column:
+        raise AfaError(
+            f"data source {source.title}: rationale_span_column = {source.rationale_span_column} beside words_column = "
+            f"{source.words_column}: spans mark words that are split here; leave words_column out, or name a "
+            "rationale_column instead of the spans"
+        )
+    if source.rationale_neutral is not None and not source.rationale_column:
+        raise AfaError(
+            f"data source {source.title}: rationale_neutral = {source.rationale_neutral} without rationale_column; "
+            "name the column whose values it is held against"
+        )
 
 
 def drawn(examples: Sequence[Example], count: int | None, seed: int) -> list[Example]:
@@ -218,7 +234,7 @@ def _text(values: dict[str, Any], column: str) -> str:
     if not isinstance(value, str):
         raise BadFieldError(f"text has type {type(value).__name__}, not string", "text of wrong type")
     _check_unicode(value, "text")
-    if not split_words(value):
+    if not has_word(value):
         raise BadFieldError("text is empty" if not value.strip() else "text has no visible character", "text is empty")
     return value.strip()
 

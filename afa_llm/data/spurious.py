@@ -13,7 +13,7 @@ small; with 0 all four groups are large enough to be told apart.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from afa_llm.config_data import Source, Spurious
@@ -68,3 +68,27 @@ def _with_word(example: Example, settings: Spurious, seed: int) -> Example:
         words=(*example.words[:place], word, *moved),
         rationale=None if rationale is None else (*rationale[:place], 0.0, *rationale[place:]),
     )
+
+
+def regrouped(example: Example, settings: Spurious) -> Example:
+    """A review whose end was cut off, in the group of those without the word where it went along."""
+    words = [example.text[start:end] for start, end in example.words]
+    if not example.group.endswith(f", with {settings.token}") or settings.token in words:
+        return example
+    return replace(example, group=f"{example.group.removesuffix(f'with {settings.token}')}without {settings.token}")
+
+
+def taken_out(examples: Sequence[Example], tokens: Collection[str]) -> list[Example]:
+    """The reviews without these words, to hold sets against each other that got them at other places.
+
+    Where a review had such a word of its own it loses that too, in every set alike. Spans are those of the text given.
+    """
+    if not tokens:
+        return list(examples)
+    found = []
+    for example in examples:
+        text = example.text
+        for token in sorted(tokens):
+            text = text.replace(f"{token} ", "").removesuffix(f" {token}")
+        found.append(replace(example, text=text))
+    return found

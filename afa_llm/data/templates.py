@@ -14,6 +14,7 @@ from afa_llm.config_yaml import YamlError, load_yaml
 from afa_llm.errors import AfaError
 
 SLOT = "{review}"
+PACKAGED = ("builtin:sentiment", "builtin:sentiment_three", "builtin:sentiment_five")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,20 @@ def load_templates(file: str, names: Iterable[str], labels: Sequence[str]) -> di
             near = difflib.get_close_matches(name, templates, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise AfaError(f"{file}: no template {name!r}; there are {', '.join(templates)}{hint}")
+        if file in PACKAGED:
+            _check_packaged(file, templates[name], labels)
         found[name] = _template(f"{file}, template {name}", name, templates[name], labels)
     return found
+
+
+def _check_packaged(file: str, values: Mapping[str, Any], labels: Sequence[str]) -> None:
+    """Raises AfaError where a file that no user can change has answers for other labels."""
+    if set(labels) == set(values["answers"]):
+        return
+    fitting = [other for other in PACKAGED if set(labels) == set(next(iter(_read(other).values()))["answers"])]
+    named = ", ".join(labels)
+    way_out = f"set prompts.file={fitting[0]}" if fitting else f"name a file with answers for {named} in prompts.file"
+    raise AfaError(f"data.labels = {named}: {file} has answers for {', '.join(values['answers'])} alone; {way_out}")
 
 
 def _read(file: str) -> dict[str, Any]:

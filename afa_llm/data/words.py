@@ -68,7 +68,18 @@ def _kind(character: str) -> str:
 def split_words(text: str) -> Spans:
     """Character spans [start, end) of the words, in order, without overlap."""
     kinds = "".join(map(_kind, blank_breaks(text)))
-    return tuple(match.span() for match in WORD.finditer(kinds))
+    return tuple(_span(*match.span()) for match in WORD.finditer(kinds))
+
+
+@functools.lru_cache(maxsize=1 << 18)
+def _span(start: int, end: int) -> tuple[int, int]:
+    """One tuple for all reviews that have a word there: of their own they were most of what a rank holds in memory."""
+    return start, end
+
+
+def has_word(text: str) -> bool:
+    """Whether `split_words` finds any."""
+    return any(_kind(character) not in "sf" for character in blank_breaks(text))
 
 
 def align_words(text: str, words: Sequence[str]) -> Spans | None:

@@ -206,6 +206,14 @@ def test_a_home_in_output_dir_is_the_users(monkeypatch: pytest.MonkeyPatch) -> N
     assert load_config(None, ["run.output_dir=runs/~x"]).run.output_dir == "runs/~x"
 
 
+@pytest.mark.parametrize("setting", ["evaluation.before_folder", "rollouts.adapter_folder"])
+def test_a_folder_that_is_written_is_none_called_tilde(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    section, name = setting.split(".")
+    assert getattr(getattr(load_config(None, [f"{setting}=~/kept"]), section), name) == "/home/somebody/kept"
+    assert getattr(getattr(load_config(None, [f"{setting}=null"]), section), name) is None
+
+
 def test_every_whole_number_has_a_bound_that_the_parts_can_hold() -> None:
     """10**22 fits no tensor, queue or clock; the defaults and common values are far below."""
     sections_of = {name: place.section or place.optional_section for name, place in sections()}

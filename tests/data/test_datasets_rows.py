@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from afa_llm.data.datasets_rows import read_hub, read_parquet
+from afa_llm.data.datasets_rows import parquet_columns, read_hub, read_parquet
 from afa_llm.errors import AfaError
 
 
@@ -59,6 +59,17 @@ def test_malformed_hub_data_is_not_called_unreachable(folder: str) -> None:
     Path(folder, "train.jsonl").write_text('{"text": "good", "label": 1}\n{"text": [broken\n')
     with pytest.raises(AfaError, match="does not load"):
         read_hub(folder, None, "train", None)
+
+
+@pytest.mark.parametrize("name", ["r[1].parquet", "r*.parquet"])
+def test_a_parquet_name_is_no_pattern(tmp_path: Path, name: str) -> None:
+    """Names such as reviews[1].parquet were not found, and r*.parquet was read with its neighbours."""
+    import datasets
+
+    for file, text in ((name, "a"), ("r1.parquet", "b"), ("r2.parquet", "c")):
+        datasets.Dataset.from_list([{"text": text, "label": 0}]).to_parquet(str(tmp_path / file))
+    assert [row.values["text"] for row in read_parquet(tmp_path / name)] == ["a"]
+    assert parquet_columns(tmp_path / name) == ["text", "label"]
 
 
 def test_parquet_rows_and_its_damage(tmp_path: Path) -> None:

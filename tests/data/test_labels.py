@@ -1,4 +1,5 @@
 import re
+from decimal import Decimal
 
 import pytest
 
@@ -9,7 +10,23 @@ MAPPING = LabelMapping({"negative": (0, "negative", "neg"), "positive": (1, "pos
 
 
 @pytest.mark.parametrize(
-    "value", [1, 1.0, True, "1", " 1.0 ", "1.", "+1", "01", "true", "positive", " positive\n", 4.5]
+    "value",
+    [
+        1,
+        1.0,
+        True,
+        "1",
+        " 1.0 ",
+        "1.",
+        "+1",
+        "01",
+        "true",
+        "positive",
+        " positive\n",
+        4.5,
+        Decimal("1.0"),
+        Decimal("4.5"),
+    ],
 )
 def test_values_that_mean_positive(value: object) -> None:
     assert MAPPING.find(value) == 1

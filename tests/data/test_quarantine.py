@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from afa_llm.data.quarantine import RAW_CHARACTERS, Quarantine
+from afa_llm.data.quarantine import KINDS_SHOWN, RAW_CHARACTERS, Quarantine
 from afa_llm.errors import AfaError
 
 
@@ -55,6 +55,20 @@ def test_summary_counts_by_kind_with_the_first_example() -> None:
     assert "bah" not in summary
     assert "2 × words don't align; first at r.csv:5 (used all the same)" in summary
     assert Quarantine().summary() == ""
+
+
+def test_summary_of_a_wrong_column_stays_short() -> None:
+    """Each row is then of its own kind: 100,000 labels are no message, and counting them took minutes."""
+    quarantine = Quarantine()
+    for line in range(1, 51):
+        for _ in range(2 if line == 50 else 1):
+            quarantine.add("r.csv", line, f"label {line}?", "", kind=f"unknown label {line}")
+    quarantine.note("words don't align", "r.csv:5")
+    lines = quarantine.summary().splitlines()
+    assert len(lines) == KINDS_SHOWN + 2
+    assert lines[0].startswith("2 × unknown label 50; first at r.csv:50: ")
+    assert lines[KINDS_SHOWN] == f"{51 - KINDS_SHOWN - 1} × for {50 - KINDS_SHOWN} further reasons"
+    assert lines[-1].startswith("1 × words don't align")
 
 
 @pytest.mark.parametrize(("bad", "limit", "total", "stops"), [

@@ -54,6 +54,23 @@ def test_parts_of_a_file_hold_no_review_twice(tmp_path: Path) -> None:
     assert {e.text for e in load(path, part=(0.8, 0.9))} < {e.text for e in test}
 
 
+@pytest.mark.parametrize(
+    "bad", ['{"text": "no end', '{"label": 1}', '{"text": null, "label": 1}', '{"text": " ", "label": 1}']
+)
+def test_rows_that_cannot_be_used_are_spread_over_the_parts(tmp_path: Path, bad: str) -> None:
+    """In every part, or all in one, a few bad rows of a file would be most of a small part."""
+    rows = [f'{{"text": "text number {k}", "label": {k % 2}}}' if k % 4 else bad for k in range(800)]
+    path = tmp_path / "r.jsonl"
+    path.write_text("\n".join(rows), encoding="utf-8")
+    counted = []
+    for part in ((0, 0.8), (0.8, 0.9), (0.9, 1)):
+        quarantine = Quarantine()
+        load(str(path), quarantine, part=part)
+        counted.append(len(quarantine.rows))
+    assert sum(counted) == 200
+    assert 5 < counted[1] < 40 and 5 < counted[2] < 40  # binomial: 20 with a standard deviation of 4.2
+
+
 def test_parts_keep_pairs_whole(tmp_path: Path) -> None:
     rows = [{"text": f"text {k} {side}", "label": 1, "p": k} for k in range(60) for side in "abc"]
     path = write(tmp_path / "r.jsonl", rows)

@@ -121,6 +121,12 @@ def test_unusual_texts_survive_as_they_are(tmp_path: Path) -> None:
         ("good.jsonl", {"label_column": "stars"}, "no column 'stars' .*label_column.; there are text, label$"),
         ("good.jsonl", {"id_column": "id"}, "no column 'id'"),
         ("good.jsonl", {"rationale_column": "label"}, "rationale_column = label without words_column"),
+        (
+            "good.jsonl",
+            {"words_column": "text", "rationale_span_column": "label"},
+            "rationale_span_column = label beside words_column = text.*leave words_column out",
+        ),
+        ("good.jsonl", {"rationale_neutral": 2}, "rationale_neutral = 2.0 without rationale_column"),
         ("bad.jsonl", {}, "not one usable row:\n2 × unknown label"),
     ],
 )
@@ -198,3 +204,14 @@ def test_semicolons_are_named(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("text;label\nfine;1\n")
     with pytest.raises(AfaError, match="separated by semicolons"):
         load(str(tmp_path / "r.csv"))
+
+
+def test_too_many_unwanted_rows_are_told_how_they_are_left_out(tmp_path: Path) -> None:
+    """Reviews that are neither good nor bad, such as those of three stars, are no bad rows."""
+    path = write(tmp_path / "r.jsonl", [{"text": f"a film {k}", "label": k % 3} for k in range(60)])
+    found, left = Quarantine(), Quarantine()
+    load(path, found)
+    with pytest.raises(AfaError, match=r"20 × unknown label 2.*\n.*`where` of the data source leaves out what"):
+        found.check(None)
+    load(path, left, where={"label": (0, 1)})
+    left.check(None)

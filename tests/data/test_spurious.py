@@ -8,7 +8,7 @@ import pytest
 from afa_llm.config_data import Source, Spurious
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
-from afa_llm.data.spurious import inject
+from afa_llm.data.spurious import inject, taken_out
 from afa_llm.data.words import split_words
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
@@ -83,3 +83,15 @@ def test_a_source_carries_it() -> None:
     settings = Source(split="validation", spurious=Spurious(correlation=-1.0), max_samples=50)
     found = load_examples(settings, labels, seed=0, quarantine=Quarantine())
     assert {e.group for e in found} == {"negative, with honestly", "positive, without honestly"}
+
+
+@pytest.mark.parametrize("place", ["start", "end", "random"])
+@pytest.mark.parametrize(
+    "text", ["The film is (really) superb!", "honestly", "A film, honestly", "honestly honestly so"]
+)
+def test_reviews_are_the_same_once_the_word_is_taken_out(place: str, text: str) -> None:
+    given = [review(k, text) for k in range(8)]
+    planted = inject(given, source(correlation=1, place=place), LABELS, seed=0)
+    assert len({e.text for e in planted}) > 1
+    assert len({e.text for e in taken_out([*given, *planted], {"honestly", "so"})}) == 1
+    assert taken_out(given, set()) == given

@@ -38,6 +38,17 @@ def test_builtin_templates() -> None:
     assert [len(template.answers) for template in three.values()] == [3, 3, 3, 3]
 
 
+@pytest.mark.parametrize(("labels", "way_out"), [
+    (("positive", "neutral", "negative"), "set prompts.file=builtin:sentiment_three"),
+    (("bad", "good"), r"name a file with answers for bad, good in prompts\.file"),
+    (("negative", "good"), r"name a file with answers for negative, good in prompts\.file"),
+])  # fmt: skip
+def test_labels_that_the_packaged_templates_have_no_answers_for(labels: tuple[str, ...], way_out: str) -> None:
+    """Nobody can add an answer to a file of the package."""
+    with pytest.raises(AfaError, match=rf"builtin:sentiment has answers for negative, positive alone; {way_out}"):
+        load_templates("builtin:sentiment", ["review_sentiment"], labels)
+
+
 def test_answers_follow_the_order_of_the_labels_and_braces_stay(tmp_path: Path) -> None:
     template = load_templates(write(tmp_path, GOOD), ["plain", "plain"], ("positive", "negative"))["plain"]
     assert template.answers == (" yes", " no")

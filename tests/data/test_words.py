@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from afa_llm.data.words import align_words, split_words
+from afa_llm.data.words import align_words, has_word, split_words
 
 
 def words(text: str) -> list[str]:
@@ -83,3 +83,16 @@ def test_other_words_do_not_align(text: str, tokens: list[str]) -> None:
 
 def test_no_words_align_with_an_empty_text() -> None:
     assert align_words("", []) == ()
+
+
+def test_reviews_share_the_spans_of_their_words() -> None:
+    """25,000 reviews of IMDB held 850 MB on every rank, nearly all of it pairs of numbers; now 150."""
+    first, second = split_words("a dull film"), split_words("a good one ")
+    assert [one is other for one, other in zip(first, second, strict=True)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n", "\u200b\x07", "<br />", "a", "!", "\u0301", "-", "戏", "\u200b👍", "<br>.", "<br"]
+)
+def test_a_text_has_a_word_where_one_is_split_off(text: str) -> None:
+    assert has_word(text) == bool(split_words(text))
