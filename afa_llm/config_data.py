@@ -146,6 +146,8 @@ class Prompts(Section):
         60, ge=1, le=MOST, description="longest review that is drawn as a demonstration, in words"
     )
 
+    _home = field_validator("file")(at_home)
+
 
 class Evaluation(Section):
     batch_size: int = Field(64, ge=1, le=MOST, description="prompts of one forward pass")

@@ -49,6 +49,8 @@ class Model(Section):
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward: less memory, slower")
 
+    _home = field_validator("path")(at_home)
+
 
 class Lora(Section):
     rank: int = Field(16, ge=1, le=65536, description="rank of the adapter matrices")
@@ -90,6 +92,8 @@ class Training(Section):
     silence_seconds: float = Field(
         60.0, ge=5, le=1_000_000, description="a rank not heard of for this long (dead, stopped, cut off) ends the job"
     )
+
+    _home = field_validator("deepspeed_file")(at_home)
 
 
 class Rollouts(Section):

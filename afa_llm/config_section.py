@@ -17,5 +17,5 @@ class Section(BaseModel):
 
 
 def at_home(folder: str | None) -> str | None:
-    """For folders that are written: a leading ~ is the home folder, not one to be made under that name."""
+    """A leading ~ is the home folder, which no shell puts there after `key=`; not one to be made under that name."""
     return None if folder is None else os.path.expanduser(folder)

@@ -214,6 +214,14 @@ def test_a_folder_that_is_written_is_none_called_tilde(monkeypatch: pytest.Monke
     assert getattr(getattr(load_config(None, [f"{setting}=null"]), section), name) is None
 
 
+@pytest.mark.parametrize("setting", ["model.path", "prompts.file", "training.deepspeed_file"])
+def test_a_path_that_is_read_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    section, name = setting.split(".")
+    given = [f"{setting}=~/here", "training.engine=deepspeed"]
+    assert getattr(getattr(load_config(None, given), section), name) == "/home/somebody/here"
+
+
 def test_every_whole_number_has_a_bound_that_the_parts_can_hold() -> None:
     """10**22 fits no tensor, queue or clock; the defaults and common values are far below."""
     sections_of = {name: place.section or place.optional_section for name, place in sections()}
