@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 
 from afa_llm.config_section import MOST, Section, at_home
 
+FILE_TYPES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+"""Ends of the names of files with reviews, .gz left out; a test holds them to those of data/sources.py."""
 LEAST_TOKENS = 8
 """A shorter prompt holds no review."""
 
@@ -26,7 +28,7 @@ class Spurious(Section):
 class Source(Section):
     """One data set: a hub name or a local jsonl/csv/parquet file, and how its columns map."""
 
-    name: str = Field("", description="name in reports; empty: last part of path")
+    name: str = Field("", description="name in reports; empty: last part of path, of a data set with its split")
     path: str = Field(
         "builtin:planted",
         min_length=1,
@@ -93,7 +95,8 @@ class Source(Section):
         if self.name:
             return self.name
         stem = self.path.removeprefix("builtin:").removeprefix("suite:").rstrip("/").split("/")[-1].split(".")[0]
-        return f"{stem}_{self.split}"
+        is_file = self.path.lower().removesuffix(".gz").endswith(FILE_TYPES)
+        return stem if is_file and self.split == "train" else f"{stem}_{self.split}"  # a file has no splits
 
 
 class Data(Section):

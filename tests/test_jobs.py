@@ -73,7 +73,7 @@ def test_behavioural_cases_without_a_base_are_told_before_anything_is_measured(
         lambda: jobs.train(load_config(None, settings)),
         lambda: jobs.evaluate(load_config(None, settings), None),
     ):
-        with pytest.raises(AfaError, match="r_train, case '1' of test 'INV names': wants one review"):
+        with pytest.raises(AfaError, match="r, case '1' of test 'INV names': wants one review"):
             job()
 
 
@@ -98,7 +98,7 @@ def test_a_label_that_training_never_sees_is_told(tiny_model: Path, tmp_path: Pa
     settings += ["prompts.train=t", "prompts.evaluation=[t]", "masking.masks_per_review=2"]
     answers = '{negative: " bad", positive: " good", neutral: " fair"}'
     (tmp_path / "t.yaml").write_text(f'templates: {{t: {{prompt: "{{review}} It is", answers: {answers}}}}}')
-    assert prepare(load_config(None, settings)).notices == ["data.train = r_train: no review is 'neutral'"]
+    assert prepare(load_config(None, settings)).notices == ["data.train = r: no review is 'neutral'"]
 
 
 def test_a_focus_on_reviews_of_one_class_is_told(tiny_model: Path, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_focus_on_reviews_of_one_class_is_told(tiny_model: Path, tmp_path: Pat
     settings = [f"model.path={tiny_model}", "evaluation.focus_samples=40"]
     source = f"path: {tmp_path / 'r.jsonl'}"
     (told,) = prepare(load_config(None, [*settings, f"data.evaluation=[{{{source}}}]"])).notices
-    assert told.startswith("r_train: the focus is measured on the first 40 reviews, and all of them are 'negative'")
+    assert told.startswith("r: the focus is measured on the first 40 reviews, and all of them are 'negative'")
     drawn = prepare(load_config(None, [*settings, f"data.evaluation=[{{{source}, max_samples: 40}}]"]))
     assert drawn.notices == []
 
@@ -122,11 +122,11 @@ def test_validation_that_is_trained_on_or_measured_is_told(tiny_model: Path, tmp
     settings += [f"data.evaluation=[{{path: {tmp_path / 'test.jsonl'}}}]"]
     told = prepare(load_config(None, settings)).notices
     assert [notice.split(" (")[0] for notice in told] == [
-        "validation: dev_train: 1 of 2 reviews stand in the training set too",
-        "test_train: 1 of 1 reviews stand in the validation set too",
+        "validation: dev: 1 of 2 reviews stand in the training set too",
+        "test: 1 of 1 reviews stand in the validation set too",
     ]
     assert prepare(load_config(None, [*settings, "data.duplicates_across=ignore"])).notices == []
-    with pytest.raises(AfaError, match="validation: dev_train: 1 of 2 reviews"):
+    with pytest.raises(AfaError, match="validation: dev: 1 of 2 reviews"):
         prepare(load_config(None, [*settings, "data.duplicates_across=error"]))
 
 
@@ -163,7 +163,7 @@ def test_a_spurious_word_that_is_cut_off_is_in_no_group_and_told(tiny_model: Pat
         "negative, without honestly",
         "positive, without honestly",
     }
-    assert "4 × spurious.token was cut off with the end of the review" in cut.quarantines["train: r_train"].summary()
+    assert "4 × spurious.token was cut off with the end of the review" in cut.quarantines["train: r"].summary()
     kept = prepare(load_config(None, [*settings, "data.train.spurious.place=start"]))
     groups = [prompt.example.group for prompt in kept.train_prompts]
     assert groups == ["negative, without honestly", "positive, with honestly"] * 4

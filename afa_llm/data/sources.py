@@ -118,10 +118,21 @@ def shuffled(size: int, seed: int) -> list[int]:
 def _rows(source: Source) -> Sequence[RawRow]:
     rows = _local_rows(source.path)
     if rows is not None:
+        _check_hub_settings(source)
         return rows
     if suffix_of(source.path) in FILE_TYPES or source.path.startswith(("/", "./", "../", "~")):
         raise AfaError(_no_such_file(source.path, "path"))
     return read_hub(source.path, source.subset, source.split, source.revision)
+
+
+def _check_hub_settings(source: Source) -> None:
+    """Raises AfaError for settings that choose among what the hub has, of a file that is read whole."""
+    for setting in ("subset", "revision"):
+        if value := getattr(source, setting):
+            raise AfaError(
+                f"data source {source.title}: {setting} = {value} goes with a data set of the hub, and {source.path} "
+                f"is a file; leave {setting} out, or choose rows with `where` or `part`"
+            )
 
 
 def _local_rows(given: str) -> Sequence[RawRow] | None:

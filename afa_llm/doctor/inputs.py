@@ -6,14 +6,12 @@ import hashlib
 from pathlib import Path
 
 from afa_llm.config import Config
-from afa_llm.config_data import Source
+from afa_llm.config_data import FILE_TYPES, Source
 from afa_llm.doctor.findings import Input
 
 WHOLE_FILE_BYTES = 64 * 2**20
 """Larger files are compared by size alone: reading a model from every node would take minutes."""
 
-FILE_TYPES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-"""Ends of the names of data files, .gz left out; a test holds them to those of data/sources.py."""
 EXPANDED = ("data.", "evaluation.lexicon")
 """Settings in whose paths a run reads ~ as the home folder."""
 

@@ -74,11 +74,11 @@ def test_a_fault_of_one_arm_alone_is_found_before_anything_runs(
 def test_arms_that_would_answer_other_reviews_are_found_before_anything_runs(tiny_model: Path, tmp_path: Path) -> None:
     """They were found when the report was written, after all cells had run."""
     (tmp_path / "e.csv").write_text("text,label\na new film,1\na film as old as the hills are,0\n")
-    evaluation = f"[{{path: {tmp_path / 'e.csv'}, name: d_train}}]"
+    evaluation = f"[{{path: {tmp_path / 'e.csv'}, name: d}}]"
     arms = f"{{plain: {{}}, other: {{settings: {{data: {{evaluation: {evaluation}}}}}}}}}"
-    with pytest.raises(AfaError, match=r"one, d_train: other and plain: the arms do not answer the same reviews"):
+    with pytest.raises(AfaError, match=r"one, d: other and plain: the arms do not answer the same reviews"):
         command._check_data(cells(tmp_path, tiny_model, arms), "plain")
-    assert command._check_data(cells(tmp_path, tiny_model, arms.replace("d_train", "e")), "plain")
+    assert command._check_data(cells(tmp_path, tiny_model, arms.replace("name: d", "name: e")), "plain")
 
 
 def suite_file(tmp_path: Path, model: Path) -> Path:

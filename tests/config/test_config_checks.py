@@ -127,7 +127,7 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
     ),
     "data sets of one name": (
         ["data.evaluation=[{path: x/a.csv}, {path: y/a.csv}]"],
-        "data.evaluation: two data sets are called 'a_train'",
+        "data.evaluation: two data sets are called 'a'",
         ["data.evaluation=[{path: x/a.csv}, {path: y/a.csv, name: b}]"],
     ),
     "an engine for blocked words": (

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from row_files import load, write
 
+from afa_llm.config_data import Source
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.errors import AfaError
 
@@ -27,7 +28,7 @@ def test_a_good_row_in_every_format(tmp_path: Path) -> None:
         examples = load(str(tmp_path / name), quarantine)
         assert [(e.text, e.label) for e in examples] == [("Fine film.", 1), ("Bad.", 0)], name
         assert examples[0].words == ((0, 4), (5, 9), (9, 10))
-        assert examples[0].example_id in ("r_train/1", "r_train/2")
+        assert examples[0].example_id in ("r/1", "r/2")
         assert len({e.example_id for e in examples}) == 2
         assert (quarantine.rows_read, quarantine.rows) == (2, [])
 
@@ -52,7 +53,7 @@ def test_every_kind_of_bad_row_is_kept_with_its_reason(tmp_path: Path) -> None:
     ]
     quarantine = Quarantine()
     path = write(tmp_path / "r.jsonl", rows)
-    assert [e.example_id for e in load(path, quarantine)] == ["r_train/1", "r_train/15"]
+    assert [e.example_id for e in load(path, quarantine)] == ["r/1", "r/15"]
     reasons = {row.line: row.reason for row in quarantine.rows}
     assert sorted(reasons) == list(range(2, 15))
     assert (reasons[2], reasons[3]) == ("text is missing (None)", "text is missing (nan)")
@@ -215,3 +216,18 @@ def test_too_many_unwanted_rows_are_told_how_they_are_left_out(tmp_path: Path) -
         found.check(None)
     load(path, left, where={"label": (0, 1)})
     left.check(None)
+
+
+@pytest.mark.parametrize("setting", ["subset", "revision"])
+def test_what_chooses_among_the_hubs_data_is_refused_of_a_file(tmp_path: Path, setting: str) -> None:
+    path = write(tmp_path / "r.jsonl", [{"text": "Fine film.", "label": 1}])
+    with pytest.raises(
+        AfaError, match=f"data source r: {setting} = sst2 goes with a data set of the hub, and .*r.jsonl"
+    ):
+        load(path, Quarantine(), **{setting: "sst2"})
+
+
+def test_a_file_is_told_by_its_name_and_a_hub_data_set_with_its_split() -> None:
+    paths = ["x/dev.jsonl", "dev.CSV.gz", "stanfordnlp/sst2", "builtin:planted"]
+    assert [Source(path=path).title for path in paths] == ["dev", "dev", "sst2_train", "planted_train"]
+    assert Source(path="dev.csv", split="test").title == "dev_test"

@@ -38,7 +38,7 @@ CASES = {
     ),
     "no rationale": (
         ["data.train.path=short.jsonl", "masking.masks_per_review=2", "reward.source=rationale"],
-        "no training review of short_train has a decisive word marked",
+        "no training review of short has a decisive word marked",
     ),
     "no focus fraction": (["evaluation.focus_fractions=[]"], "evaluation.focus_fractions"),
     "layer out of range": (["attention.layers=[7]", "data.evaluation=[]"], "attention.layers"),
