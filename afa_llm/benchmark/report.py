@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from afa_llm.evaluation.report import Gallery
 from afa_llm.evaluation.verdict import p_number, points
 from afa_llm.evaluation.visible_text import visible
 
+CSV_FILES = ("means.csv", "comparisons.csv", "averages.csv", "goals.csv", "cells.csv")
+"""Each has the numbers of that part of benchmark.json."""
 MOST_CARDS = 3
 BESIDE = {
     "auroc": "0.5 is chance; whatever the threshold, which accuracy depends on",
@@ -54,8 +56,10 @@ def write_benchmark(
     text = render(matrix, content, notes)
     json_files.write_json(place / "benchmark.json", content)
     json_files.write_text(place / "report.html", text)
-    for path, text in table_files(content, _data_set_titles(benchmark)).items():
+    files = table_files(content, _data_set_titles(benchmark))
+    for path, text in files.items():
         json_files.write_text(place / "tables" / path, text)
+    _remove_stale(place / "tables", files)
     return [place / "benchmark.json", place / "tables", place / "report.html"]
 
 
@@ -79,11 +83,18 @@ def table_files(content: Content, data_sets: Mapping[str, str]) -> dict[str, str
 
     `data_sets`: key -> title.
     """
-    found = {f"{name}.csv": tables.long_csv(content[name]) for name in ("means", "comparisons", "averages", "goals")}
-    found["cells.csv"] = tables.long_csv(content["cells"])
+    found = {name: tables.long_csv(content[name.removesuffix(".csv")]) for name in CSV_FILES}
     for table in _tables(content, data_sets):
         found[f"{json_files.file_stem(table.name)}.tex"] = tables.latex(table)
     return {name: text for name, text in found.items() if text.strip()}
+
+
+def _remove_stale(folder: Path, written: Collection[str]) -> None:
+    """Tables of an earlier report that this one does not have, as of a set that has another name now: nobody should
+    cite them beside the others. Files of other origin stay."""
+    for path in folder.iterdir():
+        if path.name not in written and (path.name in CSV_FILES or tables.is_ours(path)):
+            path.unlink()
 
 
 def render(matrix: Matrix, content: Content, notes: list[str]) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from afa_llm.benchmark.outcomes import SHARES, TITLES
@@ -14,6 +15,8 @@ from afa_llm.evaluation.focus_metrics import METRICS
 from afa_llm.evaluation.verdict import fixed, points
 
 Row = Mapping[str, Any]
+NEEDS = ". Needs \\usepackage{booktabs}."
+"""Ends the first line of every LaTeX table."""
 LOWER_IS_BETTER = {"ece", *(metric.name for metric in METRICS if metric.better == "lower")}
 NEUTRAL = {metric.name for metric in METRICS if not metric.better}
 SHOWN_FOCUS = ("auprc", "comprehensiveness", "sufficiency", "leave_one_out_tau", "rare_mass", "stop_word_mass")
@@ -116,7 +119,7 @@ def budget(content: Row, data_sets: Mapping[str, str]) -> Table:
 def latex(table: Table) -> str:
     """A booktabs table; stars as superscripts."""
     lines = [
-        f"% {' '.join(table.title.split())}. Needs \\usepackage{{booktabs}}.",
+        f"% {' '.join(table.title.split())}{NEEDS}",
         f"\\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
     ]
     lines += ["\\toprule", " & ".join(_tex(column) for column in table.columns) + r" \\", "\\midrule"]
@@ -124,6 +127,14 @@ def latex(table: Table) -> str:
         texts = [_tex(label), *(_tex_cell(cell) for cell in cells)]
         lines.append(" & ".join(texts) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a table that `latex` made."""
+    if path.suffix != ".tex" or not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().rstrip("\n").endswith(NEEDS)
 
 
 def long_csv(rows: Sequence[Row]) -> str:

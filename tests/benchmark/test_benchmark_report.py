@@ -240,3 +240,20 @@ def test_a_relative_gain_is_that_of_all_seeds_or_none(
     row = next(row for row in _means(replace(matrix, outcomes=outcomes)) if row["metric"] == "comprehensiveness")
     assert (row["relative_gain"] and row["relative_gain"].value) == (gains and pytest.approx(sum(gains) / 2))
     assert row["gain"].count == 2
+
+
+def test_tables_of_a_set_that_is_no_longer_there_are_gone(tmp_path: Path) -> None:
+    """They lay beside the new ones and looked like them; whatever else lies there stays."""
+    benchmark, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=20)
+    write_benchmark(benchmark, cells, tmp_path / "fake")
+    folder = tmp_path / "fake" / "tables"
+    names = {path.name for path in folder.iterdir()}
+    assert {"focus_books_dev.tex", "goals.csv", "averages.csv"} < names
+    (folder / "mine.tex").write_text("% mine\n")
+    (folder / "mine.csv").write_text("a\n")
+    films = [cell for cell in cells if cell.data_set == "films"]
+    one = benchmark.model_copy(update={"data_sets": {"films": benchmark.data_sets["films"]}, "goals": {}})
+    write_benchmark(one, films, tmp_path / "fake")
+    left = {path.name for path in folder.iterdir()}
+    assert {"mine.tex", "mine.csv", "focus_films_dev.tex", "means.csv"} < left
+    assert not {"focus_books_dev.tex", "goals.csv", "averages.csv"} & left
