@@ -49,6 +49,22 @@ def test_held_out_reviews_never_teach_the_adversary(tiny_model: Path) -> None:
     assert len(parts.round.feedback.held_out) == int(held.sum()) * 4
 
 
+def test_a_round_that_is_no_number_does_not_stay_in_the_window(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One such review hid the AUROC of some hundred pairs after it."""
+    parts = Parts(tiny_model)
+    adversary = parts.round.feedback.adversary
+    assert adversary is not None
+    detect, found = adversary.detect, []
+    for factor in (1.0, math.nan, 1.0):
+        monkeypatch.setattr(adversary, "detect", lambda pair, factor=factor: factor * detect(pair))
+        parts.gradient(parts.batches(24))
+        found.append(parts.means.over_ranks(ALONE))
+    for name in ("adversary_auroc", "adversary_advantage_over_random"):
+        assert [math.isfinite(means[name]) for means in found] == [True, False, True]
+
+
 def test_the_advantage_counts_what_each_face_is_after(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attended masks want to be noticed, unattended ones not to be: both gain 0.38 over random masks here."""
     parts = Parts(tiny_model)
