@@ -53,21 +53,22 @@ class Means:
 class MetricsLog:
     """metrics.jsonl and TensorBoard events of rank 0, and a progress line on a terminal.
 
-    Opened again after a resume, lines past `resume_step` are dropped: each step stands once.
+    Opened again after a resume, lines past `resume_step` are dropped: each step stands once. `earlier`: seconds of
+    training until then.
     """
 
-    def __init__(self, folder: Path, total_steps: int, resume_step: int = 0) -> None:
+    def __init__(self, folder: Path, total_steps: int, resume_step: int = 0, earlier: float = 0.0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = folder / METRICS
         self._keep_until(resume_step)
         self.file = self.path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
-        self.total, self.first, self.began = total_steps, resume_step, time.monotonic()
+        self.total, self.first, self.began, self.earlier = total_steps, resume_step, time.monotonic(), earlier
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line: {"step": …, "seconds": …, name: number or null}."""
-        row: dict[str, Any] = {"step": step, "seconds": round(time.monotonic() - self.began, 3)}
+        row: dict[str, Any] = {"step": step, "seconds": round(self.earlier + time.monotonic() - self.began, 3)}
         row |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()

@@ -70,7 +70,7 @@ class Trainer:
         StoppedError after a signal to any rank (a checkpoint comes first), both on all ranks."""
         self.watch.start()
         done = self.resume()
-        log = MetricsLog(self.folder, self.total_steps, done) if self.world.leads else None
+        log = MetricsLog(self.folder, self.total_steps, done, self.watch.earlier) if self.world.leads else None
         self.round.decoder.model.train()
         if self.unvalidated:
             self._validate_late(done, log)
