@@ -22,6 +22,8 @@ def test_planned_steps() -> None:
     assert planned_steps(Training(reviews_per_step=32, epochs=2.5), 64) == 5
     assert planned_steps(Training(reviews_per_step=32, epochs=2, max_steps=3), 640) == 3
     assert planned_steps(Training(reviews_per_step=32, epochs=0.001), 10) == 1
+    assert planned_steps(Training(reviews_per_step=32, epochs=1.1), 1600) == 55  # 1.1 · 50 is 55.00000000000001
+    assert planned_steps(Training(reviews_per_step=32, epochs=1.101), 1600) == 56
 
 
 def test_means_weigh_reviews_not_batches() -> None:
