@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from afa_llm.errors import naming
 from afa_llm.telling import on_terminal, tell
 from afa_llm.training.distributed import World
 
@@ -70,10 +71,12 @@ class MetricsLog:
         """One line: {"step": …, "seconds": …, name: number or null}."""
         row: dict[str, Any] = {"step": step, "seconds": round(self.earlier + time.monotonic() - self.began, 3)}
         row |= {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+        with naming(self.path):
+            self.file.write(json.dumps(row) + "\n")
+            self.file.flush()
+        with naming(self.path.with_name("tensorboard")):
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
         self._show(step, values)
 
     def amend(self, step: int, values: dict[str, float]) -> None:
@@ -84,10 +87,12 @@ class MetricsLog:
         self.write(step, values)
 
     def close(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        self.board.close()
+        with naming(self.path):
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+        with naming(self.path.with_name("tensorboard")):
+            self.board.close()
 
     def _keep_until(self, step: int) -> None:
         if not self.path.exists():
@@ -98,7 +103,8 @@ class MetricsLog:
         if lost:
             tell(f"{self.path}: {lost} damaged line(s) left out")
         partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        with naming(partial):
+            partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         partial.replace(self.path)
 
     def _show(self, step: int, values: dict[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from small_training import small_trainer
 
 from afa_llm.config_running import Training
+from afa_llm.endings import told_endings
 from afa_llm.errors import AfaError
 from afa_llm.training.distributed import World
 from afa_llm.training.metrics import Means, MetricsLog, logged_at
@@ -79,6 +81,27 @@ def test_metrics_after_a_resume_hold_each_step_once(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert rows[0]["bad"] is None and rows[3]["loss"] == 40.0
+
+
+def test_a_line_that_finds_the_disk_full_says_where(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 6)
+    log.file.close()
+    log.file = Path("/dev/full").open("a")  # noqa: SIM115
+    with pytest.raises(AfaError, match=r"metrics\.jsonl: No space left on device"), told_endings():
+        log.write(1, {"loss": 1.0})
+    with pytest.raises(OSError, match="No space"):  # what it holds still has no place
+        log.file.close()
+
+
+def test_a_full_disk_under_the_curves_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*of: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as its thread met it, which names no file
+
+    log = MetricsLog(tmp_path, 6)
+    monkeypatch.setattr(log.board, "add_scalar", full)
+    with pytest.raises(AfaError, match="tensorboard: No space left on device"), told_endings():
+        log.write(1, {"loss": 1.0})
+    log.close()
 
 
 def test_a_trained_adapter_that_cannot_be_written_is_told_on_all_ranks(tiny_model: Path, tmp_path: Path) -> None:
