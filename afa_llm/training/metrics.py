@@ -59,12 +59,8 @@ class MetricsLog:
     """
 
     def __init__(self, folder: Path, total_steps: int, resume_step: int = 0, earlier: float = 0.0) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.path = folder / METRICS
-        self._keep_until(resume_step)
-        self.file = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+        self._open(resume_step)
         self.total, self.first, self.began, self.earlier = total_steps, resume_step, time.monotonic(), earlier
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -80,10 +76,9 @@ class MetricsLog:
         self._show(step, values)
 
     def amend(self, step: int, values: dict[str, float]) -> None:
-        """The line of the last step anew, with what came late."""
-        self.file.close()
-        self._keep_until(step - 1)
-        self.file = self.path.open("a", encoding="utf-8")
+        """The line of the last step anew, with what came late; on the curves too it stands once."""
+        self.close()
+        self._open(step - 1)
         self.write(step, values)
 
     def close(self) -> None:
@@ -93,6 +88,14 @@ class MetricsLog:
             self.file.close()
         with naming(self.path.with_name("tensorboard")):
             self.board.close()
+
+    def _open(self, step: int) -> None:
+        """After the line of this step, which is the last that stays."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._keep_until(step)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=step + 1)
 
     def _keep_until(self, step: int) -> None:
         if not self.path.exists():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_training import small_trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from afa_llm.config_running import Training
 from afa_llm.endings import told_endings
@@ -81,6 +82,22 @@ def test_metrics_after_a_resume_hold_each_step_once(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert rows[0]["bad"] is None and rows[3]["loss"] == 40.0
+
+
+def test_a_line_that_is_written_anew_is_one_point_of_the_curves(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 4)
+    for step in (1, 2):
+        log.write(step, {"loss": step / 2})
+    log.close()
+    log = MetricsLog(tmp_path, 4, resume_step=2)
+    log.amend(2, {"loss": 1.0, "validation_loss": 0.25})
+    log.write(3, {"loss": 1.5})
+    log.close()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in curves.Scalars("loss")] == [(1, 0.5), (2, 1.0), (3, 1.5)]
+    assert [(event.step, event.value) for event in curves.Scalars("validation_loss")] == [(2, 0.25)]
 
 
 def test_a_line_that_finds_the_disk_full_says_where(tmp_path: Path) -> None:
