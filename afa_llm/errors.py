@@ -1,5 +1,9 @@
 """The errors that end a run with one clear message and an exit code of their own; everything else is a crash (1)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 USER_ERROR = 2
 STOPPED = 75
 PEER_LOST = 76
@@ -36,3 +40,13 @@ class PeerLostError(AfaError):
 
     exit_code = PEER_LOST
     told_here = True
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Writing to an open file: an OSError inside, as of a full disk, does not say by itself which file it was."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise

@@ -104,6 +104,7 @@ def train(config: Config) -> Path:
             trainer = Trainer(config, world, adversarial_round, engine, prompts, folder, validate, deliver)
             world.tell(f"{len(prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
             _advise_layers(config, len(decoder.layers), world)
+            _advise_best(config, trainer.total_steps, world)
             before = measure_before(config, material, decoder, world, clock, service)
             with clock.phase("training"):
                 trainer.resume()
@@ -124,6 +125,16 @@ def _advise_layers(config: Config, depth: int, world: World) -> None:
         world.tell(
             f"attention.layers = all, {depth} of them: in a model of 30 most said little about what decides; "
             "attention.layers=auto takes those of this model that say more"
+        )
+
+
+def _advise_best(config: Config, steps: int, world: World) -> None:
+    every = config.training.validate_every
+    if config.training.adapter == "best" and (every == 0 or every >= steps):
+        world.tell(
+            f"training.adapter = best: with training.validate_every = {every} the loss on data.validation is taken "
+            f"after the last of {steps} steps alone, so that this is the best; set training.validate_every "
+            "lower than that, and above 0"
         )
 
 

@@ -281,3 +281,19 @@ def test_evaluate_says_in_which_reviews_words_are_counted(
     with pytest.raises(AssertionError, match="a model is loaded"):
         jobs.evaluate(load_config(None, settings), tmp_path / "adapter")
     assert "how rare a word is, is counted in data.train = planted_train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ([], True),
+        (["training.validate_every=10"], True),
+        (["training.validate_every=9"], False),
+        (["training.adapter=last"], False),
+    ],
+)
+def test_a_best_among_one_is_told(settings: list[str], told: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """The default of training.validate_every makes the best the last."""
+    given = ["training.adapter=best", "data.validation={path: 'builtin:planted', split: validation}", *settings]
+    jobs._advise_best(load_config(None, given), 10, start("plain", 1))
+    assert ("after the last of 10 steps alone" in capsys.readouterr().err) == told

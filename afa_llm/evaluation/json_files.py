@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from afa_llm.errors import AfaError
+from afa_llm.errors import AfaError, naming
 
 
 def plain(value: Any) -> Any:
@@ -52,7 +52,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name[:80]}.{os.getpid()}.tmp"
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             file.write(text.encode("utf-8", errors="replace"))
             file.flush()
             os.fsync(file.fileno())

@@ -153,9 +153,10 @@ class Adversary:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` stood."""
+        """Continue where `state_dict` stood, with the step size and decay that this one was made with."""
         self.discriminator.load_state_dict(state["discriminator"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]  # those of the state are of the settings it was saved with
+        self.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})
         self.rounds = int(state["rounds"])
         self.replay.load_state_dict(state["replay"])
 

@@ -82,7 +82,7 @@ class AdversarialRound:
             if not keep_graph:
                 look.clean, look.focus = self.looker.read_clean(look.batch)
             self.engine.backward(
-                self._loss(look, reviews, kept, feedback_weight if self._gives_feedback(step) else 0.0, means)
+                self._loss(look, reviews, kept, feedback_weight if self._gives_feedback() else 0.0, means)
             )
             if self.looker.uses_masked_view:
                 self.engine.backward(self._masked_loss(look, reviews, means))
@@ -113,9 +113,10 @@ class AdversarialRound:
         means.put("answers_age", float(age))
         means.put_sum("stale_share", float(stale) * look.batch.size, float(look.batch.size))
 
-    def _gives_feedback(self, step: int) -> bool:
-        """Not while the adversary warms up."""
-        warm = self.feedback.adversary is None or step >= self.config.adversary.warmup_rounds
+    def _gives_feedback(self) -> bool:
+        """Not while the adversary warms up, whenever it came in: a resumed run may have one that its start had not."""
+        adversary = self.feedback.adversary  # it has learned from this round, too
+        warm = adversary is None or adversary.rounds > self.config.adversary.warmup_rounds
         return self.looker.gives_feedback and warm
 
     def _global_counts(self, looks: Sequence[Look]) -> tuple[float, float, float]:

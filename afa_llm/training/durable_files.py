@@ -9,10 +9,12 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from afa_llm.errors import naming
+
 
 def write_durably(path: Path, data: bytes) -> str:
-    """Write, sync, and return the SHA-256 of what was meant. Raises OSError (disk full, read-only)."""
-    with path.open("wb") as file:
+    """Write, sync, and return the SHA-256 of what was meant. Raises OSError (disk full, read-only) with the path."""
+    with naming(path), path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

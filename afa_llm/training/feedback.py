@@ -5,6 +5,7 @@ Legend: B reviews, K masks per review.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -161,6 +162,9 @@ class Feedback:
             logits, gains = zip(*self.held_out, strict=True)
             means.put("adversary_auroc", detection_auroc(torch.tensor(logits)))
             means.put("adversary_advantage_over_random", sum(gains) / len(gains))
+            # A round that is no number shows itself, not the hundreds of pairs after it.
+            finite = [pair for pair in self.held_out if all(map(math.isfinite, pair))]
+            self.held_out = deque(finite, maxlen=WINDOW)
 
 
 def pair_keys(batch: Batch, masks: Sequence[int]) -> torch.Tensor:

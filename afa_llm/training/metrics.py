@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from afa_llm.errors import naming
 from afa_llm.telling import on_terminal, tell
 from afa_llm.training.distributed import World
 
@@ -53,40 +54,48 @@ class Means:
 class MetricsLog:
     """metrics.jsonl and TensorBoard events of rank 0, and a progress line on a terminal.
 
-    Opened again after a resume, lines past `resume_step` are dropped: each step stands once.
+    Opened again after a resume, lines past `resume_step` are dropped: each step stands once. `earlier`: seconds of
+    training until then.
     """
 
-    def __init__(self, folder: Path, total_steps: int, resume_step: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, folder: Path, total_steps: int, resume_step: int = 0, earlier: float = 0.0) -> None:
         self.path = folder / METRICS
-        self._keep_until(resume_step)
-        self.file = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
-        self.total, self.first, self.began = total_steps, resume_step, time.monotonic()
+        self._open(resume_step)
+        self.total, self.first, self.began, self.earlier = total_steps, resume_step, time.monotonic(), earlier
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line: {"step": …, "seconds": …, name: number or null}."""
-        row: dict[str, Any] = {"step": step, "seconds": round(time.monotonic() - self.began, 3)}
+        row: dict[str, Any] = {"step": step, "seconds": round(self.earlier + time.monotonic() - self.began, 3)}
         row |= {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+        with naming(self.path):
+            self.file.write(json.dumps(row) + "\n")
+            self.file.flush()
+        with naming(self.path.with_name("tensorboard")):
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
         self._show(step, values)
 
     def amend(self, step: int, values: dict[str, float]) -> None:
-        """The line of the last step anew, with what came late."""
-        self.file.close()
-        self._keep_until(step - 1)
-        self.file = self.path.open("a", encoding="utf-8")
+        """The line of the last step anew, with what came late; on the curves too it stands once."""
+        self.close()
+        self._open(step - 1)
         self.write(step, values)
 
     def close(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        self.board.close()
+        with naming(self.path):
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+        with naming(self.path.with_name("tensorboard")):
+            self.board.close()
+
+    def _open(self, step: int) -> None:
+        """After the line of this step, which is the last that stays."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._keep_until(step)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=step + 1)
 
     def _keep_until(self, step: int) -> None:
         if not self.path.exists():
@@ -97,7 +106,8 @@ class MetricsLog:
         if lost:
             tell(f"{self.path}: {lost} damaged line(s) left out")
         partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        with naming(partial):
+            partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         partial.replace(self.path)
 
     def _show(self, step: int, values: dict[str, float]) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 LINES = 5
 """Logged steps that a level is the mean of."""
@@ -20,13 +22,19 @@ DRAINED = 1 / 3
 class SinkWatch:
     """Sees `sink_mass` of each logged step; `alarm` is what it found, empty so far.
 
-    A resumed run takes its own first steps for the start.
+    `state`: of a watch that this one goes on from. A resumed run must not take its own first steps for the start: the
+    sink may have drained before.
     """
 
-    def __init__(self) -> None:
-        self.alarm = ""
-        self._start: list[float] = []
-        self._recent: deque[float] = deque(maxlen=LINES)
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        state = state or {}
+        self.alarm = str(state.get("alarm", ""))
+        self._start: list[float] = [float(level) for level in state.get("start", [])]
+        self._recent: deque[float] = deque((float(level) for level in state.get("recent", [])), maxlen=LINES)
+
+    def state(self) -> dict[str, Any]:
+        """What another watch needs to go on from here, for a JSON file."""
+        return {"alarm": self.alarm, "start": self._start, "recent": list(self._recent)}
 
     def see(self, sink_mass: float, step: int) -> str:
         """The alarm where this step is the first to sound it, else nothing. A step that is no number is passed over."""

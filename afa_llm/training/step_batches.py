@@ -11,6 +11,7 @@ from afa_llm.config_running import Training as Settings
 from afa_llm.data.batching import collate, plan_epoch, share
 from afa_llm.records import Batch, Prompt
 from afa_llm.training.distributed import World
+from afa_llm.training.schedules import steps_of
 
 
 class StepBatches:
@@ -53,7 +54,7 @@ class StepBatches:
 
 def planned_steps(settings: Settings, reviews: int) -> int:
     """Optimizer steps of a run: by epochs, at most max_steps, at least one."""
-    by_epochs = math.ceil(math.ceil(reviews / settings.reviews_per_step) * settings.epochs)
+    by_epochs = steps_of(settings.epochs, math.ceil(reviews / settings.reviews_per_step))
     return max(1, min(by_epochs, settings.max_steps or by_epochs))
 
 

@@ -70,7 +70,7 @@ class Trainer:
         StoppedError after a signal to any rank (a checkpoint comes first), both on all ranks."""
         self.watch.start()
         done = self.resume()
-        log = MetricsLog(self.folder, self.total_steps, done) if self.world.leads else None
+        log = MetricsLog(self.folder, self.total_steps, done, self.watch.earlier) if self.world.leads else None
         self.round.decoder.model.train()
         if self.unvalidated:
             self._validate_late(done, log)
@@ -216,6 +216,7 @@ class Trainer:
                 "skipped": self.skips.total,
                 "skipped_in_a_row": self.skips.in_a_row,
                 "unvalidated": self.unvalidated,
+                "sink": self.sink.state(),
                 "forward_tokens": forward,
                 "backward_tokens": backward,
                 "seconds": self.watch.seconds,
@@ -255,6 +256,7 @@ class Trainer:
         check_plan(checkpoint, self.batches, self.config.data.train.path)
         restore_run(checkpoint, self.engine, self.round)
         self.skips = Skips(checkpoint.state.get("skipped", 0), checkpoint.state.get("skipped_in_a_row", 0))
+        self.sink = SinkWatch(checkpoint.state.get("sink"))
         if self.world.leads:  # the others start from 0: the sum over ranks is what was saved
             self.tokens.forward = int(checkpoint.state.get("forward_tokens", 0))
             self.tokens.backward = int(checkpoint.state.get("backward_tokens", 0))
@@ -273,10 +275,9 @@ class Trainer:
     def _load_best(self) -> int:
         """The trained weights of the best validation, in place of the last ones. Returns their step."""
         best = best_checkpoint(self.checkpoints, self.total_steps, self.world)
-        if best is None:
-            return self.total_steps
-        self.engine.load_state(best.engine)
-        return int(best.state["step"])
+        if best is not None:
+            self.engine.load_state(best.engine)
+        return int(best.state["step"]) if best else self.total_steps
 
     def _summary(self, done: int, taken: int) -> TrainingSummary:
         settings, values = self.config.adversary, self.last_metrics

@@ -1,5 +1,6 @@
 """Files appear whole, hold no NaN, and carry any text."""
 
+import errno
 import json
 import math
 from dataclasses import dataclass
@@ -59,6 +60,16 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         write_text(tmp_path / "folder", "no file can be renamed onto a folder")
     assert read_json(tmp_path / "r.json") == {"old": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "r.json"]
+
+
+def test_a_full_disk_is_told_with_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*results\.json'"):
+        write_json(tmp_path / "results.json", {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_lines_are_named(tmp_path: Path) -> None:

@@ -233,6 +233,20 @@ def test_a_restored_adversary_goes_on_as_the_saved_one(spectral: bool, tmp_path:
     assert torch.equal(straight.replay.pairs.clean_NF, restored.replay.pairs.clean_NF)
 
 
+def test_a_restored_adversary_keeps_the_step_size_it_is_given() -> None:
+    """A resumed run says which of its settings are new; that of the checkpoint went on in silence."""
+    saved, restored = adversary(), adversary(learning_rate=0.25, weight_decay=0.125)
+    saved.update(pairs(8, seed=0), torch.ones(8), steps=1)
+    restored.load_state_dict(saved.state_dict())
+    (group,) = restored.optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.25, 0.125)
+    before = weights_of(restored)
+    assert torch.equal(before, weights_of(saved))
+    for model in (saved, restored):
+        model.update(pairs(8, seed=1), torch.ones(8), steps=1)
+    assert (weights_of(restored) - before).norm() > 5 * (weights_of(saved) - before).norm()
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_non_finite_features_stop_the_step_and_are_not_remembered(bad: float) -> None:
     model = adversary(replay=20)

@@ -87,6 +87,9 @@ def test_time_before_a_stop_counts(whole: tuple, tiny_model: Path, tmp_path: Pat
     (path / "manifest.json").write_text(json.dumps(manifest))
     trainer = small_trainer(tiny_model, tmp_path, "run.resume=true")
     assert 1000 < trainer.run().seconds < 1600
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in lines] == [8, 9, 10, 11, 12]
+    assert all(1000 < row["seconds"] < 1600 for row in lines)
     last = tmp_path / "checkpoints" / f"step_{STEPS:06d}" / "state.json"
     assert 1000 < json.loads(last.read_text())["seconds"] < 1600
 

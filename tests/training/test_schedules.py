@@ -15,6 +15,8 @@ def test_step_sizes_warm_up_and_fall() -> None:
     assert rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+    assert warmed_up(1.0, 0.07, "cosine", 6, 100) == 1.0  # 0.07 · 100 is 7.000000000000001
+    assert warmed_up(1.0, 0.071, "cosine", 6, 100) == pytest.approx(7 / 8)
     assert warmed_up(2.0, 0, "linear", 25, 100) == pytest.approx(1.5)
     assert warmed_up(1.0, 0, "constant", 99, 100) == 1.0
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 from small_training import small_trainer
 
+from afa_llm.errors import StoppedError
 from afa_llm.training import sink_watch
 from afa_llm.training.sink_watch import SinkWatch
 
@@ -57,3 +59,32 @@ def test_a_run_tells_it_at_once_and_in_its_summary(
     (alarm,) = summary.alarms
     assert "attention sink drained by step 2: " in alarm
     assert capsys.readouterr().err.count(alarm) == 1
+
+
+@pytest.mark.parametrize("stop", range(18))
+def test_a_watch_that_goes_on_finds_what_one_without_a_break_finds(stop: int) -> None:
+    levels, watch = [0.6] * 8 + [0.1] * 9, SinkWatch()
+    told = []
+    for step, level in enumerate(levels, 1):
+        if step == stop:
+            watch = SinkWatch(json.loads(json.dumps(watch.state())))
+        told.append(bool(watch.see(level, step)))
+    assert [step for step, text in enumerate(told, 1) if text] == [12]
+    assert "drained by step 12" in watch.alarm
+
+
+def test_a_resumed_run_has_what_was_found_before_the_stop(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own first steps are no start to compare with: the sink has gone by then."""
+    monkeypatch.setattr(sink_watch, "LEAST_START", 0.0)
+    monkeypatch.setattr(sink_watch, "DRAINED", 2.0)
+    settings = ["training.epochs=1", "objective.policy_gradient_weight=0"]
+    trainer = small_trainer(tiny_model, tmp_path, *settings)
+    trainer.world.stop.ask("SIGTERM")
+    with pytest.raises(StoppedError):
+        trainer.run()
+    monkeypatch.setattr(sink_watch, "DRAINED", 0.0)
+    summary = small_trainer(tiny_model, tmp_path, *settings, "run.resume=true").run()
+    (alarm,) = summary.alarms
+    assert "attention sink drained by step 1: " in alarm

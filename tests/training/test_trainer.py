@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from small_training import small_trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from afa_llm.config_running import Training
+from afa_llm.endings import told_endings
 from afa_llm.errors import AfaError
 from afa_llm.training.distributed import World
 from afa_llm.training.metrics import Means, MetricsLog, logged_at
@@ -22,6 +25,8 @@ def test_planned_steps() -> None:
     assert planned_steps(Training(reviews_per_step=32, epochs=2.5), 64) == 5
     assert planned_steps(Training(reviews_per_step=32, epochs=2, max_steps=3), 640) == 3
     assert planned_steps(Training(reviews_per_step=32, epochs=0.001), 10) == 1
+    assert planned_steps(Training(reviews_per_step=32, epochs=1.1), 1600) == 55  # 1.1 · 50 is 55.00000000000001
+    assert planned_steps(Training(reviews_per_step=32, epochs=1.101), 1600) == 56
 
 
 def test_means_weigh_reviews_not_batches() -> None:
@@ -77,6 +82,43 @@ def test_metrics_after_a_resume_hold_each_step_once(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert rows[0]["bad"] is None and rows[3]["loss"] == 40.0
+
+
+def test_a_line_that_is_written_anew_is_one_point_of_the_curves(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 4)
+    for step in (1, 2):
+        log.write(step, {"loss": step / 2})
+    log.close()
+    log = MetricsLog(tmp_path, 4, resume_step=2)
+    log.amend(2, {"loss": 1.0, "validation_loss": 0.25})
+    log.write(3, {"loss": 1.5})
+    log.close()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in curves.Scalars("loss")] == [(1, 0.5), (2, 1.0), (3, 1.5)]
+    assert [(event.step, event.value) for event in curves.Scalars("validation_loss")] == [(2, 0.25)]
+
+
+def test_a_line_that_finds_the_disk_full_says_where(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 6)
+    log.file.close()
+    log.file = Path("/dev/full").open("a")  # noqa: SIM115
+    with pytest.raises(AfaError, match=r"metrics\.jsonl: No space left on device"), told_endings():
+        log.write(1, {"loss": 1.0})
+    with pytest.raises(OSError, match="No space"):  # what it holds still has no place
+        log.file.close()
+
+
+def test_a_full_disk_under_the_curves_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*of: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as its thread met it, which names no file
+
+    log = MetricsLog(tmp_path, 6)
+    monkeypatch.setattr(log.board, "add_scalar", full)
+    with pytest.raises(AfaError, match="tensorboard: No space left on device"), told_endings():
+        log.write(1, {"loss": 1.0})
+    log.close()
 
 
 def test_a_trained_adapter_that_cannot_be_written_is_told_on_all_ranks(tiny_model: Path, tmp_path: Path) -> None:
