@@ -19,7 +19,14 @@ from afa_llm.models import attention_capture
 from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
 from afa_llm.models.compute_type import torch_dtype
 from afa_llm.models.kernels import choose_kernels
-from afa_llm.models.load_failures import check_complete, first_reason, refuse_half, refuse_pickled_shards, unloadable
+from afa_llm.models.load_failures import (
+    check_complete,
+    first_reason,
+    refuse_adapter_beside,
+    refuse_half,
+    refuse_pickled_shards,
+    unloadable,
+)
 from afa_llm.models.text_parts import text_parts
 
 
@@ -48,8 +55,8 @@ def load_tokenizer(settings: Model) -> Any:
 def load_base(settings: Model, device: torch.device) -> nn.Module:
     """The decoder with frozen weights on `device`, safetensors only, no remote code or LayerDrop, attention rows ready.
 
-    Raises AfaError: not found, no safetensors, remote code wanted, no decoder, kernels missing, weights missing or of
-    another shape than config.json says (transformers would draw the missing ones at random).
+    Raises AfaError: not found, no safetensors, remote code wanted, no decoder, kernels missing, an adapter beside it,
+    weights missing or of another shape than config.json says (transformers would draw the missing ones at random).
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -59,6 +66,7 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
     choose_kernels(dtype, device)
     family = "its family"
     try:
+        refuse_adapter_beside(where, settings.revision, settings.path)
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
         family = f"model type {config.model_type}"
         refuse_half(config, settings.path)

@@ -76,6 +76,20 @@ def refuse_pickled_shards(where: str, revision: str | None, path: str, index: st
         )
 
 
+def refuse_adapter_beside(where: str, revision: str | None, path: str) -> None:
+    """Raises AfaError where an adapter lies in the model's folder: transformers would load the base that the adapter
+    names, whatever model lies there, and put the adapter on it."""
+    from transformers.utils import find_adapter_config_file
+
+    found = find_adapter_config_file(where, revision=revision)
+    if found is not None:
+        base = json.loads(Path(found).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        raise AfaError(
+            f"model.path = {path}: an adapter lies there (adapter_config.json, of {base}), which would be put on "
+            f"that base; name a folder with the model alone, or set model.path={base} and give the adapter by --adapter"
+        )
+
+
 def check_complete(model: nn.Module, loaded: Mapping[str, Any], path: str) -> None:
     """Raises AfaError unless every weight came from the files, in the shape that config.json says.
 

@@ -20,10 +20,12 @@ from saved_models import (
     save_model,
     save_tokenizer,
     settings,
+    stir,
+    with_lora,
 )
 from tiny_models import tiny_model
 
-from afa_llm.models.adapters import load_base, load_tokenizer
+from afa_llm.models.adapters import load_base, load_tokenizer, save_adapter
 
 
 def rewrite(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -77,6 +79,17 @@ def test_a_file_cut_short(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     check_refused(lambda: base_of(folder), str(folder), "incomplete")
+
+
+@pytest.mark.parametrize("named", ["there", "elsewhere"])
+def test_an_adapter_beside_the_model_is_not_put_on_it(folder: Path, tmp_path: Path, named: str) -> None:
+    """Transformers would load the base that the adapter names, another one than lies there, with the adapter on."""
+    base = folder if named == "there" else save_model(tmp_path / "elsewhere", seed=1)
+    save_adapter(stir(with_lora(base)), folder)
+    words = ("an adapter lies there", f"set model.path={base}", "--adapter")
+    check_refused(lambda: base_of(folder), f"model.path = {folder}", *words)
+    (folder / "config.json").unlink()
+    check_refused(lambda: base_of(folder), f"model.path = {folder}", *words)
 
 
 @pytest.mark.parametrize("quantization", STORAGES)
