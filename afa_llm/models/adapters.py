@@ -25,6 +25,7 @@ from afa_llm.models.load_failures import (
     refuse_adapter_beside,
     refuse_half,
     refuse_pickled_shards,
+    refuse_unmasked,
     unloadable,
 )
 from afa_llm.models.text_parts import text_parts
@@ -70,6 +71,7 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
         family = f"model type {config.model_type}"
         refuse_half(config, settings.path)
+        refuse_unmasked(config, settings.path)
         _keep_all_layers(config.get_text_config())
         refuse_pickled_shards(where, settings.revision, settings.path, getattr(config, "transformers_weights", None))
         eager = settings.attention == "eager" or attention_capture.needs_eager(config.get_text_config())

@@ -52,6 +52,16 @@ def refuse_half(config: Any, path: str) -> None:
         raise AfaError(f"model.path = {path}: model type {config.model_type} is an encoder-decoder; {DECODERS}")
 
 
+def refuse_unmasked(config: Any, path: str) -> None:
+    """Raises AfaError for RecurrentGemma: its recurrent layers read padding and hidden words, whatever the mask says
+    (transformers 5.19). Other families with such layers (Jamba, Qwen3-Next, Falcon-H1, ...) hand the mask to them."""
+    if config.get_text_config().model_type == "recurrent_gemma":
+        raise AfaError(
+            f"model.path = {path}: model type {config.model_type} has recurrent layers that read padding and hidden "
+            f"words as well; {DECODERS}"
+        )
+
+
 def refuse_pickled_shards(where: str, revision: str | None, path: str, index: str | None) -> None:
     """Raises AfaError where an index of safetensors names files of another kind: transformers would unpickle them.
 

@@ -180,6 +180,12 @@ def test_an_encoder_is_refused_at_its_first_pass(tmp_path: Path) -> None:
     check_refused(lambda: label_logprobs(base_of(tmp_path)), "BertSelfAttention looks at later tokens too")
 
 
+def test_recurrent_layers_that_read_what_is_hidden(tmp_path: Path) -> None:
+    """Answers moved by 0.7 nats with the tokens of blocked words, by 0.07 with those under the padding."""
+    save_model(tmp_path, "recurrent_gemma")
+    check_refused(lambda: base_of(tmp_path), "model type recurrent_gemma", "read padding and hidden words", "choose")
+
+
 @pytest.mark.parametrize("file", ["tokenizer.json", "config.json"])
 def test_broken_json(folder: Path, file: str) -> None:
     (folder / file).write_text("{")
