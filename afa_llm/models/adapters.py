@@ -28,6 +28,7 @@ from afa_llm.models.load_failures import (
     refuse_unmasked,
     unloadable,
 )
+from afa_llm.models.packed_files import settle_packed
 from afa_llm.models.text_parts import text_parts
 
 
@@ -57,7 +58,8 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
     """The decoder with frozen weights on `device`, safetensors only, no remote code or LayerDrop, attention rows ready.
 
     Raises AfaError: not found, no safetensors, remote code wanted, no decoder, kernels missing, an adapter beside it,
-    weights missing or of another shape than config.json says (transformers would draw the missing ones at random).
+    packed in another way than `settings` say, weights missing or of another shape than config.json says (transformers
+    would draw the missing ones at random).
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -72,6 +74,7 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
         family = f"model type {config.model_type}"
         refuse_half(config, settings.path)
         refuse_unmasked(config, settings.path)
+        settle_packed(config, settings, dtype)
         _keep_all_layers(config.get_text_config())
         refuse_pickled_shards(where, settings.revision, settings.path, getattr(config, "transformers_weights", None))
         eager = settings.attention == "eager" or attention_capture.needs_eager(config.get_text_config())
