@@ -231,6 +231,11 @@ def load_adapter(base: nn.Module, folder: Path, *, trainable: bool = False) -> n
         saved = _saved_shapes(folder)
     except Exception as error:  # a broken file of a user's breaks in any way
         raise AfaError(f"{folder}: the adapter cannot be put on this model: {first_reason(error)}") from error
+    if adapted.active_peft_config.is_prompt_learning:
+        raise AfaError(
+            f"{folder}: an adapter of kind {adapted.active_peft_config.peft_type.value} puts tokens of its own before "
+            "the prompt, beside which the readout position cannot be found; give a LoRA adapter"
+        )
     wanted = {name: tuple(weight.shape) for name, weight in get_peft_model_state_dict(adapted).items()}
     for names, what in (
         (wanted.keys() - saved, "has no weights for"),
