@@ -180,6 +180,13 @@ def test_an_encoder_is_refused_at_its_first_pass(tmp_path: Path) -> None:
     check_refused(lambda: label_logprobs(base_of(tmp_path)), "BertSelfAttention looks at later tokens too")
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_decoder_made_an_encoder_is_refused_at_its_first_pass(tmp_path: Path, family: str) -> None:
+    """Embedders on the weights of decoders say so in config.json alone."""
+    save_model(tmp_path, family, is_causal=False)
+    check_refused(lambda: label_logprobs(base_of(tmp_path)), "Attention looks at later tokens too; choose a decoder")
+
+
 def test_recurrent_layers_that_read_what_is_hidden(tmp_path: Path) -> None:
     """Answers moved by 0.7 nats with the tokens of blocked words, by 0.07 with those under the padding."""
     save_model(tmp_path, "recurrent_gemma")
