@@ -76,6 +76,7 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
         refuse_unmasked(config, settings.path)
         settle_packed(config, settings, dtype)
         _keep_all_layers(config.get_text_config())
+        config.return_dict = config.get_text_config().return_dict = True  # some files ask for tuples; passes read names
         refuse_pickled_shards(where, settings.revision, settings.path, getattr(config, "transformers_weights", None))
         eager = settings.attention == "eager" or attention_capture.needs_eager(config.get_text_config())
         found: Any = AutoModelForCausalLM.from_pretrained(

@@ -138,6 +138,13 @@ def test_weights_that_are_left_over_do_no_harm(folder: Path) -> None:
     assert label_logprobs(base_of(folder)).isfinite().all()
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_config_that_asks_for_tuples_changes_nothing(tmp_path: Path, family: str) -> None:
+    expected = label_logprobs(base_of(save_model(tmp_path, family)))
+    rewrite(tmp_path / "config.json", lambda values: values.update(return_dict=False))
+    assert torch.equal(label_logprobs(base_of(tmp_path)), expected)
+
+
 def test_tied_output_weights_are_not_missing(tmp_path: Path) -> None:
     save_model(tmp_path, tie_word_embeddings=True)
     assert torch.equal(label_logprobs(base_of(tmp_path)), label_logprobs(tiny_model("llama", tie_word_embeddings=True)))
