@@ -19,7 +19,16 @@ from afa_llm.models import attention_capture
 from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
 from afa_llm.models.compute_type import torch_dtype
 from afa_llm.models.kernels import choose_kernels
-from afa_llm.models.load_failures import check_complete, first_reason, refuse_half, refuse_pickled_shards, unloadable
+from afa_llm.models.load_failures import (
+    check_complete,
+    first_reason,
+    refuse_adapter_beside,
+    refuse_half,
+    refuse_pickled_shards,
+    refuse_unmasked,
+    unloadable,
+)
+from afa_llm.models.packed_files import settle_packed
 from afa_llm.models.text_parts import text_parts
 
 
@@ -48,8 +57,9 @@ def load_tokenizer(settings: Model) -> Any:
 def load_base(settings: Model, device: torch.device) -> nn.Module:
     """The decoder with frozen weights on `device`, safetensors only, no remote code or LayerDrop, attention rows ready.
 
-    Raises AfaError: not found, no safetensors, remote code wanted, no decoder, kernels missing, weights missing or of
-    another shape than config.json says (transformers would draw the missing ones at random).
+    Raises AfaError: not found, no safetensors, remote code wanted, no decoder, kernels missing, an adapter beside it,
+    packed in another way than `settings` say, weights missing or of another shape than config.json says (transformers
+    would draw the missing ones at random).
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -59,10 +69,14 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
     choose_kernels(dtype, device)
     family = "its family"
     try:
+        refuse_adapter_beside(where, settings.revision, settings.path)
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
         family = f"model type {config.model_type}"
         refuse_half(config, settings.path)
+        refuse_unmasked(config, settings.path)
+        settle_packed(config, settings, dtype)
         _keep_all_layers(config.get_text_config())
+        config.return_dict = config.get_text_config().return_dict = True  # some files ask for tuples; passes read names
         refuse_pickled_shards(where, settings.revision, settings.path, getattr(config, "transformers_weights", None))
         eager = settings.attention == "eager" or attention_capture.needs_eager(config.get_text_config())
         found: Any = AutoModelForCausalLM.from_pretrained(
@@ -218,6 +232,11 @@ def load_adapter(base: nn.Module, folder: Path, *, trainable: bool = False) -> n
         saved = _saved_shapes(folder)
     except Exception as error:  # a broken file of a user's breaks in any way
         raise AfaError(f"{folder}: the adapter cannot be put on this model: {first_reason(error)}") from error
+    if adapted.active_peft_config.is_prompt_learning:
+        raise AfaError(
+            f"{folder}: an adapter of kind {adapted.active_peft_config.peft_type.value} puts tokens of its own before "
+            "the prompt, beside which the readout position cannot be found; give a LoRA adapter"
+        )
     wanted = {name: tuple(weight.shape) for name, weight in get_peft_model_state_dict(adapted).items()}
     for names, what in (
         (wanted.keys() - saved, "has no weights for"),

@@ -110,7 +110,8 @@ def _capture(
     if unknown:
         family = type(module).__name__
         raise AfaError(f"model.path: {family} adds {', '.join(unknown)} to its attention, which the focus cannot read")
-    if getattr(module, "is_causal", True) is False:
+    # In the module, or in config.json, by which transformers makes the masks (embedders on the weights of decoders).
+    if any(getattr(said, "is_causal", True) is False for said in (module, getattr(module, "config", None))):
         raise AfaError(
             f"model.path: {type(module).__name__} looks at later tokens too; choose a decoder (causal language model)"
         )

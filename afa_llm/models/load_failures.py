@@ -52,6 +52,16 @@ def refuse_half(config: Any, path: str) -> None:
         raise AfaError(f"model.path = {path}: model type {config.model_type} is an encoder-decoder; {DECODERS}")
 
 
+def refuse_unmasked(config: Any, path: str) -> None:
+    """Raises AfaError for RecurrentGemma: its recurrent layers read padding and hidden words, whatever the mask says
+    (transformers 5.19). Other families with such layers (Jamba, Qwen3-Next, Falcon-H1, ...) hand the mask to them."""
+    if config.get_text_config().model_type == "recurrent_gemma":
+        raise AfaError(
+            f"model.path = {path}: model type {config.model_type} has recurrent layers that read padding and hidden "
+            f"words as well; {DECODERS}"
+        )
+
+
 def refuse_pickled_shards(where: str, revision: str | None, path: str, index: str | None) -> None:
     """Raises AfaError where an index of safetensors names files of another kind: transformers would unpickle them.
 
@@ -73,6 +83,20 @@ def refuse_pickled_shards(where: str, revision: str | None, path: str, index: st
         raise AfaError(
             f"model.path = {path}: {name} names {wrong[0]}, no safetensors file; convert it first (pickled weights are "
             "refused)"
+        )
+
+
+def refuse_adapter_beside(where: str, revision: str | None, path: str) -> None:
+    """Raises AfaError where an adapter lies in the model's folder: transformers would load the base that the adapter
+    names, whatever model lies there, and put the adapter on it."""
+    from transformers.utils import find_adapter_config_file
+
+    found = find_adapter_config_file(where, revision=revision)
+    if found is not None:
+        base = json.loads(Path(found).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        raise AfaError(
+            f"model.path = {path}: an adapter lies there (adapter_config.json, of {base}), which would be put on "
+            f"that base; name a folder with the model alone, or set model.path={base} and give the adapter by --adapter"
         )
 
 

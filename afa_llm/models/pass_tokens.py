@@ -21,6 +21,9 @@ from torch import nn
 
 from afa_llm.models.text_parts import text_parts
 
+EXPERTS_PASSED = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_top_k")
+"""How config.json says to how many experts a token is sent: most families, Gemma 4, Aria, DBRX."""
+
 
 @dataclass
 class PassTokens:
@@ -76,5 +79,6 @@ def _active_experts(module: nn.Module, config: Any) -> int:
     """Weights that a token passes of experts which lie in one tensor [experts, out, in]."""
     several = [p for p in module.parameters(recurse=False) if p.dim() == 3 or len(getattr(p, "ds_shape", ())) == 3]
     shapes = [tuple(getattr(p, "ds_shape", p.shape)) for p in several]  # ZeRO-3 leaves nothing of p itself
-    passed = getattr(config.get_text_config(), "num_experts_per_tok", None)
+    told = (getattr(config.get_text_config(), name, None) for name in EXPERTS_PASSED)
+    passed = next((count for count in told if isinstance(count, int)), None)
     return sum(min(passed or experts, experts) * rows * columns for experts, rows, columns in shapes)

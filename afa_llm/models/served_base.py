@@ -34,6 +34,7 @@ def save_dequantised(settings: Model, folder: Path) -> None:
     not written.
     """
     from safetensors import SafetensorError
+    from transformers import GenerationConfig
 
     device = torch.device("cpu")
     origin = _origin(settings, device)
@@ -45,6 +46,9 @@ def save_dequantised(settings: Model, folder: Path) -> None:
     whole = base.dequantize(dtype=torch_dtype(settings, device))  # type: ignore[operator]
     if hasattr(whole.config, "quantization_config"):
         del whole.config.quantization_config
+    # How to sample is none of an engine's business here, and transformers refuses to save settings that contradict each
+    # other, as many models bring them (a temperature beside do_sample = false); what ends a text is kept.
+    whole.generation_config = GenerationConfig(eos_token_id=whole.generation_config.eos_token_id)
     try:
         whole.save_pretrained(partial, safe_serialization=True)
         load_tokenizer(settings).save_pretrained(partial)

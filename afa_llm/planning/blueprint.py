@@ -18,7 +18,8 @@ from afa_llm.models import attention_capture
 from afa_llm.models.adapters import model_location, quantization
 from afa_llm.models.attention_capture import CAPTURE, CAPTURE_EAGER
 from afa_llm.models.compute_type import torch_dtype
-from afa_llm.models.load_failures import refuse_half, unloadable
+from afa_llm.models.load_failures import refuse_half, refuse_unmasked, unloadable
+from afa_llm.models.packed_files import settle_packed
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ def blueprint(settings: Model) -> Blueprint:
         config = AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=False)
         family = f"model type {config.model_type}"
         refuse_half(config, settings.path)
+        refuse_unmasked(config, settings.path)
+        settle_packed(config, settings, dtype)
         stored = config.dtype if isinstance(config.dtype, torch.dtype) else dtype
         eager = settings.attention == "eager" or attention_capture.needs_eager(config.get_text_config())
         with torch.device("meta"):

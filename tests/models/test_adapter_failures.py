@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import get_peft_config, get_peft_model
 from refusals import check_refused
 from saved_models import base_of, reweigh, save_model, stir, trained, with_lora
 from tiny_models import tiny_model
@@ -117,3 +118,11 @@ def test_an_adapter_file_cut_short(saved: Path, adapter: Path) -> None:
 def test_an_adapter_config_that_cannot_be_used(saved: Path, adapter: Path, text: str) -> None:
     (adapter / "adapter_config.json").write_text(text)
     check_refused(lambda: load_adapter(base_of(saved), adapter), f"{adapter}: the adapter cannot be put on this model")
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING"])
+def test_an_adapter_with_tokens_of_its_own(saved: Path, tmp_path: Path, kind: str) -> None:
+    """Its rows are longer than the prompt, and the one that was read was not the last."""
+    config = get_peft_config({"peft_type": kind, "task_type": "CAUSAL_LM", "num_virtual_tokens": 3})
+    get_peft_model(base_of(saved), config).save_pretrained(str(tmp_path))
+    check_refused(lambda: load_adapter(base_of(saved), tmp_path), f"{tmp_path}: an adapter of kind {kind}", "LoRA")

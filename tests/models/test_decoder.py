@@ -6,6 +6,7 @@ Legend: B rows, T tokens, L layers, H query heads, C labels, D hidden size.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -156,6 +157,26 @@ def test_a_forward_that_gives_all_logits_is_read_at_the_same_place(answers: Answ
     found = decoder.read(view, answers)
     assert (found.label_logprob_BC - expected.label_logprob_BC).abs().max() < CLOSE
     assert (found.hidden_BD - expected.hidden_BD).abs().max() < CLOSE
+
+
+GATED = {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
+BETWEEN = ["linear_attention", "full_attention", "linear_attention"]
+RECURRENT: dict[str, dict[str, Any]] = {
+    "qwen3_next": {"layer_types": BETWEEN, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 16, **GATED},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False, "num_experts": 2},
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
+}
+
+
+@pytest.mark.parametrize("family", RECURRENT)
+@pytest.mark.parametrize("answers", [SINGLE, SEVERAL], ids=["single", "several"])
+def test_recurrent_layers_read_neither_padding_nor_blocked_words(family: str, answers: AnswerWords) -> None:
+    decoder, view = Decoder(tiny_model(family, **RECURRENT[family]), (1,), 0), make_view([17, 9, 8], blocked=(2, 3, 6))
+    other = replace(view, input_ids_BT=torch.where(view.attention_mask_BT > 0, view.input_ids_BT, 77))
+    with torch.no_grad():
+        found, expected = (decoder.read(v, answers) for v in (other, view))
+    assert (found.label_logprob_BC - expected.label_logprob_BC).abs().max() < CLOSE
+    assert (found.rows_LBHT - expected.rows_LBHT).abs().max() < ROWS
 
 
 def adapted_decoder(dropout: float = 0.0) -> Decoder:

@@ -20,10 +20,12 @@ from saved_models import (
     save_model,
     save_tokenizer,
     settings,
+    stir,
+    with_lora,
 )
 from tiny_models import tiny_model
 
-from afa_llm.models.adapters import load_base, load_tokenizer
+from afa_llm.models.adapters import load_base, load_tokenizer, save_adapter
 
 
 def rewrite(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -79,6 +81,17 @@ def test_a_file_cut_short(folder: Path) -> None:
     check_refused(lambda: base_of(folder), str(folder), "incomplete")
 
 
+@pytest.mark.parametrize("named", ["there", "elsewhere"])
+def test_an_adapter_beside_the_model_is_not_put_on_it(folder: Path, tmp_path: Path, named: str) -> None:
+    """Transformers would load the base that the adapter names, another one than lies there, with the adapter on."""
+    base = folder if named == "there" else save_model(tmp_path / "elsewhere", seed=1)
+    save_adapter(stir(with_lora(base)), folder)
+    words = ("an adapter lies there", f"set model.path={base}", "--adapter")
+    check_refused(lambda: base_of(folder), f"model.path = {folder}", *words)
+    (folder / "config.json").unlink()
+    check_refused(lambda: base_of(folder), f"model.path = {folder}", *words)
+
+
 @pytest.mark.parametrize("quantization", STORAGES)
 def test_a_missing_weight_is_not_drawn_at_random(folder: Path, quantization: str) -> None:
     name = "model.layers.1.self_attn.q_proj.weight"
@@ -125,6 +138,13 @@ def test_weights_that_are_left_over_do_no_harm(folder: Path) -> None:
     assert label_logprobs(base_of(folder)).isfinite().all()
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_config_that_asks_for_tuples_changes_nothing(tmp_path: Path, family: str) -> None:
+    expected = label_logprobs(base_of(save_model(tmp_path, family)))
+    rewrite(tmp_path / "config.json", lambda values: values.update(return_dict=False))
+    assert torch.equal(label_logprobs(base_of(tmp_path)), expected)
+
+
 def test_tied_output_weights_are_not_missing(tmp_path: Path) -> None:
     save_model(tmp_path, tie_word_embeddings=True)
     assert torch.equal(label_logprobs(base_of(tmp_path)), label_logprobs(tiny_model("llama", tie_word_embeddings=True)))
@@ -165,6 +185,19 @@ def test_an_encoder_is_refused_at_its_first_pass(tmp_path: Path) -> None:
     """Its rows would look fine and its answers would have read themselves."""
     save_model(tmp_path, "bert")
     check_refused(lambda: label_logprobs(base_of(tmp_path)), "BertSelfAttention looks at later tokens too")
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_decoder_made_an_encoder_is_refused_at_its_first_pass(tmp_path: Path, family: str) -> None:
+    """Embedders on the weights of decoders say so in config.json alone."""
+    save_model(tmp_path, family, is_causal=False)
+    check_refused(lambda: label_logprobs(base_of(tmp_path)), "Attention looks at later tokens too; choose a decoder")
+
+
+def test_recurrent_layers_that_read_what_is_hidden(tmp_path: Path) -> None:
+    """Answers moved by 0.7 nats with the tokens of blocked words, by 0.07 with those under the padding."""
+    save_model(tmp_path, "recurrent_gemma")
+    check_refused(lambda: base_of(tmp_path), "model type recurrent_gemma", "read padding and hidden words", "choose")
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "config.json"])

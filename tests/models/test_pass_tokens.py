@@ -59,6 +59,14 @@ def test_of_experts_as_many_count_as_a_token_passes(family: str, changes: dict[s
     assert pass_weights(adapted).base == weights.base
 
 
+def test_experts_passed_by_the_name_that_gemma_4_gives_them() -> None:
+    """All would count: 1.7 times the products of this model, and many times those of 128 experts."""
+    own = {"head_dim": 16, "global_head_dim": 16, "vocab_size_per_layer_input": 300, "hidden_size_per_layer_input": 8}
+    experts = {"enable_moe_block": True, "num_experts": 8, "moe_intermediate_size": 32}
+    one, two = (pass_weights(tiny_model("gemma4_text", top_k_experts=k, **own, **experts)).base for k in (1, 2))
+    assert two - one == DEPTH * 3 * 64 * 32  # gate, up and down of one expert more
+
+
 def test_early_passes_count_once_and_base_weights_are_the_known_number() -> None:
     model = tiny_model("llama")
     linear = sum(
