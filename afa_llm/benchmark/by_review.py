@@ -10,7 +10,7 @@ Legend: N values (seed, review), K reviews or pairs with all their values, S see
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from afa_llm.benchmark.statistics import (
     over_seeds,
     paired_t,
 )
-from afa_llm.evaluation.clusters import cluster_mean
 from afa_llm.evaluation.estimates import Floats, Resampling, cluster_sums
 
 
@@ -39,8 +38,8 @@ def compare_by_review(
 ) -> Difference | None:
     """The metric of two arms, by seed; None without a seed under which some review has it in both.
 
-    Over seeds as in `compare_metric`, of the mean difference under each seed. Over reviews: bootstrap and paired t-test
-    whose units are reviews (or pairs) with all their values, since those of one review are not independent. A
+    Over seeds as in `compare_metric`, of the mean difference under each seed. Over reviews: t-interval and paired
+    t-test whose units are reviews (or pairs) with all their values, since those of one review are not independent. A
     difference is claimed by the larger p-value; where every seed repeats the same values the one over reviews stands
     alone. Source: our choice, as for accuracy, whose exact test continuous values don't allow.
     """
@@ -57,7 +56,7 @@ def compare_by_review(
     repeated = all(_repeated(of, list(changes)) for of in (arm, reference))
     return Difference(
         over_seeds=over_seeds(per_seed, how.confidence),
-        over_reviews=cluster_mean(change_N, clusters, how),
+        over_reviews=replace(over_seeds(share_K, how.confidence), count=len(change_N)),
         p_seeds=p_seeds,
         p_reviews=p_reviews,
         p_value=p_reviews if repeated else _larger(p_seeds, p_reviews),

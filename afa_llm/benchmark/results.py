@@ -70,7 +70,7 @@ SCHEMA = {
     "comparisons[].metric": "as above",
     "comparisons[].over_seeds": "estimate of the difference, t-interval over seeds; of the focus over the reviews for "
     "which both arms have the metric, where their cells kept it by review",
-    "comparisons[].over_reviews": "the same with a bootstrap over reviews or pairs; of accuracy and the focus",
+    "comparisons[].over_reviews": "the same over reviews or pairs: bootstrap of accuracy, t-interval of the focus",
     "comparisons[].p_seeds": "paired t-test over seeds; null for one seed, or where all differ by the same (1 if by 0)",
     "comparisons[].p_reviews": "over reviews or pairs: exact sign-flip test of accuracy, paired t-test of the focus",
     "comparisons[].p_value": "the larger of the two; null where p_seeds is; p_reviews where every seed repeats the "
