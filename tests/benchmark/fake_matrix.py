@@ -50,14 +50,15 @@ def write_fake_matrix(
     reviews: int = 150,
     missing: Sequence[str] = (),
     same_name: bool = False,
+    only: Sequence[str] | None = None,
 ) -> tuple[Benchmark, list[Cell]]:
-    """The cells but `missing` ones, and what was asked for."""
+    """The cells but `missing` ones, or `only` some, and what was asked for."""
     place.mkdir(parents=True, exist_ok=True)
     (place / "fake.yaml").write_text(BENCHMARK)
     benchmark = load_benchmark(str(place / "fake.yaml"), [f"seeds={list(seeds)}", f"output_dir={place}"])
     cells = plan_cells(benchmark, str(place / "fake.yaml"))
     for cell in cells:
-        if cell.name in missing:
+        if cell.name in missing or (only is not None and cell.name not in only):
             continue
         tuned, sharpness = SKILL.get(cell.arm, (1.0, 0.3))
         name = "dev" if same_name else f"{cell.data_set}_dev"

@@ -215,7 +215,7 @@ def test_csv_holds_the_numbers_and_latex_the_table(place: Path, content: dict[st
 
 def test_versions_are_those_of_the_cells(tmp_path: Path) -> None:
     """Not those of the machine that writes the report; where they differ, all are named."""
-    benchmark, cells = write_fake_matrix(tmp_path, seeds=(0, 1), reviews=40)
+    benchmark, cells = write_fake_matrix(tmp_path, seeds=(0, 1), reviews=6)
     for cell in cells:
         path = cell.folder / "results.json"
         results = json.loads(path.read_text())

@@ -16,7 +16,7 @@ from afa_llm.evaluation.prompted_sentiment import read_items
 
 
 def test_a_cell_of_another_kind_is_refused(tmp_path: Path) -> None:
-    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=12)
+    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=12, only=["films/base/seed0", "films/ce/seed0"])
     cell = next(c for c in cells if c.arm == "base")
     trained = next(c for c in cells if c.arm == "ce")
     (cell.folder / "results.json").write_text((trained.folder / "results.json").read_text())
@@ -26,7 +26,7 @@ def test_a_cell_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_pairs_in_order_are_those_of_the_answers(tmp_path: Path) -> None:
     """Of the answers themselves, as AUROC is; results.json may be of before either was written."""
-    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=40)
+    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=40, only=["films/afa/seed0"])
     cell = next(cell for cell in cells if cell.name == "films/afa/seed0")
     assert "pair_order" not in read_outcome(cell).final["films_dev"].metrics
     template = json.loads((cell.folder / "results.json").read_text())["train_template"]
@@ -44,7 +44,7 @@ def test_pairs_in_order_are_those_of_the_answers(tmp_path: Path) -> None:
 
 def test_a_behavioural_test_is_no_group(tmp_path: Path) -> None:
     """CheckList's hardest test was told as the accuracy of the worst group, though most don't ask for the label."""
-    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=12)
+    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=12, only=["films/afa/seed0"])
     cell = next(cell for cell in cells if cell.name == "films/afa/seed0")
     results = json.loads((cell.folder / "results.json").read_text())
     found = []
@@ -57,7 +57,7 @@ def test_a_behavioural_test_is_no_group(tmp_path: Path) -> None:
 
 
 def test_how_sure_a_cell_was_is_the_mean_over_templates(tmp_path: Path) -> None:
-    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=5)
+    _, cells = write_fake_matrix(tmp_path, seeds=(0,), reviews=5, only=["films/afa/seed0"])
     cell = next(cell for cell in cells if cell.name == "films/afa/seed0")
     answers = read_outcome(cell).final["films_dev"].answers
     files = [read_items(answers_path(cell.folder, "films_dev", template, "after")) for template in TEMPLATES]
