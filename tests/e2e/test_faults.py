@@ -43,7 +43,8 @@ def newest(folder: Path) -> int:
     return max(int(path.name[5:]) for path in (folder / "checkpoints").glob("step_*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_to_one_rank_saves_all_and_the_run_goes_on(
     start_job: Callable, afa: Callable, tiny_model: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
