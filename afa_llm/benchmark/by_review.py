@@ -17,6 +17,7 @@ import numpy as np
 from afa_llm.benchmark.statistics import (
     SAME_PROBABILITY,
     Difference,
+    both_ways,
     detectable_over_seeds,
     over_seeds,
     paired_t,
@@ -51,19 +52,10 @@ def compare_by_review(
     change_N = np.array([value for change in changes.values() for value in change.values()])
     clusters = [reference[seed].cluster.get(i, f"item {i}") for seed, change in changes.items() for i in change]
     share_K = _shares(change_N, clusters)
-    p_seeds, p_reviews = paired_t(per_seed), paired_t(share_K)
-    by_seeds, by_reviews = (detectable_over_seeds(values, 1 - how.confidence) for values in (per_seed, share_K))
+    over_reviews = replace(over_seeds(share_K, how.confidence), count=len(change_N))
+    by_reviews = detectable_over_seeds(share_K, 1 - how.confidence)  # reviews are the units of the same test here
     repeated = all(_repeated(of, list(changes)) for of in (arm, reference))
-    return Difference(
-        over_seeds=over_seeds(per_seed, how.confidence),
-        over_reviews=replace(over_seeds(share_K, how.confidence), count=len(change_N)),
-        p_seeds=p_seeds,
-        p_reviews=p_reviews,
-        p_value=p_reviews if repeated else _larger(p_seeds, p_reviews),
-        detectable=by_reviews if repeated else float(np.maximum(by_reviews, by_seeds)),  # NaN where one is
-        detectable_reviews=by_reviews,
-        detectable_seeds=by_seeds,
-    )
+    return both_ways(per_seed, over_reviews, paired_t(share_K), by_reviews, repeated, how)
 
 
 def _changes(new: SetValues, old: SetValues) -> dict[str, float]:
@@ -84,8 +76,3 @@ def _repeated(of: Mapping[int, SetValues], seeds: Sequence[int]) -> bool:
         and all(abs(of[seed].value[i] - value) <= SAME_PROBABILITY for i, value in first.items())
         for seed in seeds
     )
-
-
-def _larger(p_seeds: float | None, p_reviews: float | None) -> float | None:
-    """None where one of them can't say."""
-    return None if p_seeds is None or p_reviews is None else max(p_seeds, p_reviews)

@@ -213,20 +213,34 @@ def compare_answers(
         tests.append(SeedTest(seed, test.won, test.lost, test.p_value))
     per_seed = seed_changes(arm, reference, seeds)
     change_N, clusters = answer_changes(arm, reference, seeds)
-    p_seeds, p_reviews = paired_t(per_seed), cluster_sign_flip(change_N, clusters, 1 / templates)
+    over_reviews = cluster_mean(change_N, clusters, how)
+    p_reviews = cluster_sign_flip(change_N, clusters, 1 / templates)
     by_reviews = cluster_detectable(change_N, clusters, 1 - how.confidence)
-    by_seeds = detectable_over_seeds(per_seed, 1 - how.confidence)
     repeated = _repeated(arm, reference, seeds)
+    return replace(both_ways(per_seed, over_reviews, p_reviews, by_reviews, repeated, how), mcnemar=tuple(tests))
+
+
+def both_ways(
+    per_seed: Sequence[float],
+    over_reviews: Estimate,
+    p_reviews: float | None,
+    by_reviews: float,
+    repeated: bool,
+    how: Resampling,
+) -> Difference:
+    """What seeds and reviews say together. `by_reviews`: what the test over reviews can detect. `repeated`: whether
+    every seed repeats the same measurement, so that the reviews alone have a say."""
+    p_seeds, by_seeds = paired_t(per_seed), detectable_over_seeds(per_seed, 1 - how.confidence)
+    both = None if p_seeds is None or p_reviews is None else max(p_seeds, p_reviews)
     return Difference(
         over_seeds=over_seeds(per_seed, how.confidence),
-        over_reviews=cluster_mean(change_N, clusters, how),
+        over_reviews=over_reviews,
         p_seeds=p_seeds,
         p_reviews=p_reviews,
-        p_value=p_reviews if repeated else None if p_seeds is None else max(p_seeds, p_reviews),
+        p_value=p_reviews if repeated else both,
         detectable=by_reviews if repeated else float(np.maximum(by_reviews, by_seeds)),  # NaN where one is
         detectable_reviews=by_reviews,
         detectable_seeds=by_seeds,
-        mcnemar=tuple(tests),
     )
 
 
