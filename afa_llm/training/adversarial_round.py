@@ -233,6 +233,6 @@ class AdversarialRound:
         words_B = batch.word_mask_BW.sum(-1).clamp(min=2)
         means.put_sum("task_loss", float(task.detach()), float(batch.weight_B.sum()))
         means.add("train_accuracy", right_B, batch.weight_B)
-        means.add("focus_entropy", entropy_B.detach() / words_B.log(), batch.weight_B)
+        means.add("focus_entropy", entropy_B.detach() / words_B.log(), look.judged_weight)  # one word has no spread
         means.add("word_mass", look.focus.word_mass_B.detach(), batch.weight_B)
         means.add("sink_mass", sink_mass(look.clean.rows_LBHT.detach(), batch.attention_mask_BT), batch.weight_B)

@@ -201,7 +201,7 @@ def test_shuffled_rewards_change_places_over_ranks_and_micro_batches(tiny_model:
 @pytest.mark.parametrize("shuffle", ["false", "true"])
 def test_reviews_of_one_word_are_nobodys_business(tiny_model: Path, shuffle: str) -> None:
     """No mask hides anything of them. They were pairs of two like views to the adversary and its AUROC, stood in the
-    mean reward, and took shuffled rewards away from masks that hide words."""
+    mean reward and the mean entropy of the focus, and took shuffled rewards away from masks that hide words."""
     names = [f"one {number}" for number in range(40)]
     assert 0 < sum(review_key(name) % 8 == 0 for name in names) < 40, "choose other names: some are to be held out"
     found = []
@@ -238,4 +238,5 @@ OF_MASKS = (
     "adversary_loss",
     "adversary_auroc",
     "adversary_advantage_over_random",
+    "focus_entropy",
 )
