@@ -9,6 +9,7 @@ Legend: N pairs of views, F features of one view.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,8 @@ class Discriminator(nn.Module):
 
 @dataclass(frozen=True)
 class AdversaryUpdate:
-    """What one call of `Adversary.update` did. `loss` is the global mean before the last step, in nats per pair.
+    """What one call of `Adversary.update` did. `loss` is the global mean before the last step, in nats per pair; NaN
+    where there were no pairs.
 
     `steps` counts the optimizer steps taken: fewer than asked where there were no pairs or something was not finite.
     """
@@ -120,7 +122,7 @@ class Adversary:
         real_N = weight_N > 0
         real = pair.select(real_N.to(pair.clean_NF.device))
         key_N = (torch.arange(len(weight_N)) if key_N is None else key_N.cpu())[real_N.cpu()]
-        taken, loss, pairs = 0, 0.0, 0.0
+        taken, loss, pairs = 0, math.nan, 0.0
         finite = True
         for step in range(steps):
             loss, pairs, stepped = self._step(self._with_older(real, step), reduce_sum)
@@ -170,15 +172,16 @@ class Adversary:
         gradients = list(torch.autograd.grad(numerator, parameters))
         totals = torch.stack([numerator.detach(), numerator.new_tensor(float(len(pair.clean_NF)))])
         reduce_sum([*gradients, totals])
-        loss, pairs = float(totals[0]), float(totals[1])
+        pairs = float(totals[1])
+        loss = float(totals[0]) / pairs if pairs else math.nan
         finite = bool(torch.stack([tensor.isfinite().all() for tensor in (*gradients, totals)]).all())
         if pairs == 0 or not finite:
-            return loss / max(pairs, 1.0), pairs, False
+            return loss, pairs, False
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient / pairs
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss / pairs, pairs, True
+        return loss, pairs, True
 
     def _with_older(self, pair: FeaturePair, step: int) -> FeaturePair:
         """This round's pairs joined by about as many of the replay, drawn anew for each step."""

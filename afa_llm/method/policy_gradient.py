@@ -102,6 +102,7 @@ def mass_kl_sum(base_mass_B: Tensor, tuned_mass_B: Tensor, weight_B: Tensor) -> 
     divergence is flat near the base, where tuning moves it anyway, and steep far away. Source: our choice.
     """
     base_B = base_mass_B.detach().to(torch.promote_types(base_mass_B.dtype, torch.float32))
+    base_B = base_B.clamp(0, 1)  # a sum of softmax numbers may round to a little more than 1
     tuned_B = tuned_mass_B.to(base_B.dtype).clamp(MASS_MARGIN, 1 - MASS_MARGIN)
     cross_B = base_B * tuned_B.log() + (1 - base_B) * (1 - tuned_B).log()
     own_B = torch.special.xlogy(base_B, base_B) + torch.special.xlogy(1 - base_B, 1 - base_B)

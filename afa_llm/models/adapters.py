@@ -24,11 +24,11 @@ from afa_llm.models.load_failures import (
     first_reason,
     refuse_adapter_beside,
     refuse_half,
-    refuse_pickled_shards,
     refuse_unmasked,
     unloadable,
 )
 from afa_llm.models.packed_files import settle_packed
+from afa_llm.models.shard_index import check_shard_index
 from afa_llm.models.text_parts import text_parts
 
 
@@ -77,7 +77,7 @@ def load_base(settings: Model, device: torch.device) -> nn.Module:
         settle_packed(config, settings, dtype)
         _keep_all_layers(config.get_text_config())
         config.return_dict = config.get_text_config().return_dict = True  # some files ask for tuples; passes read names
-        refuse_pickled_shards(where, settings.revision, settings.path, getattr(config, "transformers_weights", None))
+        check_shard_index(where, settings.revision, settings.path, getattr(config, "transformers_weights", None))
         eager = settings.attention == "eager" or attention_capture.needs_eager(config.get_text_config())
         found: Any = AutoModelForCausalLM.from_pretrained(
             where,

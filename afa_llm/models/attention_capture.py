@@ -121,6 +121,11 @@ def _capture(
     row_BHT = attention_row(query, key, mask, request.position, scaling, extras.get("softcap"))
     if request.closed:
         return
+    if layer in request.found:
+        raise AfaError(
+            f"model.path: {type(module).__name__} runs layer {layer} several times in a pass (a recurrent depth), and "
+            "which of these the focus would be is not known; choose a decoder that runs each layer once"
+        )
     request.found[layer] = row_BHT
     if request.value_norms:
         norm_BGT = value.detach().float().norm(dim=-1)

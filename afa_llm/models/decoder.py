@@ -37,6 +37,7 @@ class Decoder:
         self.may_stop_early = True
         self.tokens = PassTokens()
         self._hidden: torch.Tensor | None = None
+        self._ran_whole = False  # a pass that ends early would not see that a layer comes again
         output_layer = model.get_output_embeddings()  # type: ignore[operator]
         if output_layer is None:
             raise AfaError(
@@ -110,7 +111,8 @@ class Decoder:
 
     def _rows_alone(self, view: View, value_norms: bool = False) -> RowRequest:
         with torch.no_grad():
-            request = self._request(view, stop_after=max(self.layers) if self.may_stop_early else None)
+            may_stop = self.may_stop_early and self._ran_whole
+            request = self._request(view, stop_after=max(self.layers) if may_stop else None)
             request.value_norms = value_norms
             with suppress(DeepEnough):
                 self._call(view, request, keep=1)
@@ -141,6 +143,7 @@ class Decoder:
             )
         finally:
             request.closed = True
+        self._ran_whole = self._ran_whole or bool(request.found)
         return output.logits[:, -keep:]  # a family that ignores logits_to_keep gives all
 
     def _rows(self, request: RowRequest) -> torch.Tensor:

@@ -62,30 +62,6 @@ def refuse_unmasked(config: Any, path: str) -> None:
         )
 
 
-def refuse_pickled_shards(where: str, revision: str | None, path: str, index: str | None) -> None:
-    """Raises AfaError where an index of safetensors names files of another kind: transformers would unpickle them.
-
-    `where`: folder or hub name; `index`: its name where config.json gives one.
-    """
-    from transformers.utils import cached_file
-
-    name = index if index and index.endswith(".index.json") else "model.safetensors.index.json"
-    found = cached_file(
-        where,
-        name,
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    shards = json.loads(Path(found).read_text(encoding="utf-8"))["weight_map"].values() if found else ()
-    wrong = sorted({shard for shard in shards if not str(shard).endswith(".safetensors")})
-    if wrong:
-        raise AfaError(
-            f"model.path = {path}: {name} names {wrong[0]}, no safetensors file; convert it first (pickled weights are "
-            "refused)"
-        )
-
-
 def refuse_adapter_beside(where: str, revision: str | None, path: str) -> None:
     """Raises AfaError where an adapter lies in the model's folder: transformers would load the base that the adapter
     names, whatever model lies there, and put the adapter on it."""

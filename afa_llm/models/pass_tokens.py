@@ -6,14 +6,15 @@ weights in matrix products and A weights of the adapter:
 
     FLOPs = (2·P + 2·A) · forward tokens + (2·P + 4·A) · backward tokens
 
-Counted are the linear layers that every token passes, and of a mixture of experts as many experts as a token is sent
-to. Left out, as usual: embeddings, the output layer (it reads one position of each prompt), norms, routers, products of
+Counted are the linear layers that every token passes, and of a mixture of experts as many experts as compute a token.
+Left out, as usual: embeddings, the output layer (it reads one position of each prompt), norms, routers, products of
 attention with itself (4·T·D a token and layer), recomputation under gradient checkpointing, dequantisation, and the
 adversary's small head. Padding counts: it is computed.
 """
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,8 @@ def pass_weights(model: nn.Module) -> PassWeights:
         if ".lora_" in name:
             adapter += size
         elif not name.endswith("lm_head.base_layer"):
-            base += size + (_active_experts(module, model.config) if "experts" in name.split(".") else 0)
+            experts = "experts" in name.split(".") or hasattr(module, "num_experts")
+            base += size + (_active_experts(module, model.config) if experts else 0)
     return PassWeights(base, adapter)
 
 
@@ -76,9 +78,14 @@ def _size(module: nn.Module) -> int:
 
 
 def _active_experts(module: nn.Module, config: Any) -> int:
-    """Weights that a token passes of experts which lie in one tensor [experts, out, in]."""
+    """Weights that a token passes of experts which lie in one tensor [experts, out, in].
+
+    Experts that are handed the hidden states alone know of no choice: all of them compute each token (Llama 4).
+    """
     several = [p for p in module.parameters(recurse=False) if p.dim() == 3 or len(getattr(p, "ds_shape", ())) == 3]
     shapes = [tuple(getattr(p, "ds_shape", p.shape)) for p in several]  # ZeRO-3 leaves nothing of p itself
     told = (getattr(config.get_text_config(), name, None) for name in EXPERTS_PASSED)
     passed = next((count for count in told if isinstance(count, int)), None)
+    if len(inspect.signature(type(module).forward).parameters) <= 2:
+        passed = None
     return sum(min(passed or experts, experts) * rows * columns for experts, rows, columns in shapes)

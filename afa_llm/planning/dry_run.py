@@ -21,7 +21,7 @@ from torch import nn
 from afa_llm.errors import AfaError
 from afa_llm.models.decoder import Decoder
 from afa_llm.planning.live_bytes import LiveBytes, module_storages
-from afa_llm.planning.stand_ins import attention_stand_in, autocast_stand_in
+from afa_llm.planning.stand_ins import attention_stand_in, autocast_stand_in, experts_stand_in
 from afa_llm.records import AnswerWords, View
 
 ANSWERS = AnswerWords(("no", "yes"), ((0,), (1,)))
@@ -65,7 +65,7 @@ def _counting(model: nn.Module) -> Iterator[LiveBytes]:
     """Counts with the stand-ins in place; one message where a pass cannot run on the meta device."""
     live = LiveBytes(module_storages(model))
     try:
-        with live, attention_stand_in(), autocast_stand_in():
+        with live, attention_stand_in(), autocast_stand_in(), experts_stand_in():
             yield live
     # What torch raises where an operator has no meta kernel, or a family asks a tensor for its numbers, as routing by
     # `.item()` or `.tolist()` does. Other errors are ours and stay tracebacks.

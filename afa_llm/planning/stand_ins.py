@@ -2,9 +2,10 @@
 
 Attention: flash and memory-efficient kernels keep query, key, value, output, one float32 number per query and head, and
 the mask as numbers of the query's type ([B, 1, T, T], without heads). Quantised layers: the weight is dequantised whole
-in each pass; the 8-bit one also keeps its input (bitsandbytes' MatMul8bitLt).
+in each pass; the 8-bit one also keeps its input (bitsandbytes' MatMul8bitLt). Experts: the product of groups keeps what
+the gradient of the other factor is made of.
 
-Legend: B rows, H heads, T tokens, D head size.
+Legend: B rows, H heads, T tokens, D head size; E experts, S rows in the order of their experts, I and O widths.
 """
 
 from __future__ import annotations
@@ -47,6 +48,40 @@ def autocast_stand_in() -> Iterator[None]:
         yield
     finally:
         torch.autocast = real  # type: ignore[misc]
+
+
+@contextmanager
+def experts_stand_in() -> Iterator[None]:
+    """Inside the block, the product of experts with their groups of rows allocates and keeps, and computes nothing.
+
+    The meta device knows it in bfloat16 alone; in that type it stays as it is.
+    """
+    real = functional.grouped_mm
+
+    def grouped(rows_SI: torch.Tensor, weight_EIO: torch.Tensor, **others: Any) -> torch.Tensor:
+        known = rows_SI.dtype is torch.bfloat16 or rows_SI.device.type != "meta"
+        product: torch.Tensor = real(rows_SI, weight_EIO, **others) if known else _Groups.apply(rows_SI, weight_EIO)
+        return product
+
+    functional.grouped_mm = grouped  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        functional.grouped_mm = real
+
+
+class _Groups(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows_SI: torch.Tensor, weight_EIO: torch.Tensor) -> torch.Tensor:
+        wants_rows, wants_weight = ctx.needs_input_grad
+        ctx.save_for_backward(rows_SI if wants_weight else None, weight_EIO if wants_rows else None)
+        ctx.shapes = rows_SI.shape, weight_EIO.shape
+        return rows_SI.new_empty(rows_SI.shape[0], weight_EIO.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        wanted = zip(ctx.shapes, ctx.needs_input_grad, strict=True)
+        return tuple(gradients[0].new_empty(shape) if wants else None for shape, wants in wanted)
 
 
 def _attention(query_BHTD: Any, key: Any, value: Any, attn_mask: Any = None, **others: Any) -> torch.Tensor:

@@ -31,6 +31,7 @@ from afa_llm.training.distributed import World
 from afa_llm.training.dropout_noise import has_dropout
 from afa_llm.training.engine import Engine
 from afa_llm.training.feedback import Feedback
+from afa_llm.training.gradient_reach import GradientReach
 from afa_llm.training.looking import Look, Looker
 from afa_llm.training.metrics import Means
 from afa_llm.training.schedules import decay
@@ -47,6 +48,7 @@ class AdversarialRound:
         self.config, self.world, self.decoder = config, world, looker.decoder
         # Masked views are read without dropout. A clean view with it would tell them apart, so it is read twice then.
         self.has_dropout = has_dropout(self.decoder.model)
+        self.reach = GradientReach(self.decoder.model)
 
     def play(self, batches: Sequence[Batch], *, epoch: int, step: int, progress: float = 0.0) -> Means:
         """One round over this rank's micro-batches: gradients are in the engine afterwards. Returns what to log.
@@ -54,8 +56,14 @@ class AdversarialRound:
         `progress`: share of the run's steps that are done, for what falls over a run.
         """
         means = Means()
-        if not self.config.objective.looks_ahead:
-            return self._play_plain(batches, means)
+        if self.config.objective.looks_ahead:
+            self._play_whole(batches, means, epoch=epoch, step=step, progress=progress)
+        else:
+            self._play_plain(batches, means)
+        self.world.tell(self.reach.told(self.world))
+        return means
+
+    def _play_whole(self, batches: Sequence[Batch], means: Means, *, epoch: int, step: int, progress: float) -> None:
         settings = self.config.objective
         feedback_weight = settings.policy_gradient_weight * decay(settings.policy_gradient_schedule, progress)
         keep_graph = self.engine.keeps_graph and len(batches) == 1 and not self.has_dropout
@@ -88,16 +96,14 @@ class AdversarialRound:
                 self.engine.backward(self._masked_loss(look, reviews, means))
             if self.looker.uses_shown_view:
                 self.engine.backward(self._shown_loss(look, epoch, reviews, means))
-        return means
 
-    def _play_plain(self, batches: Sequence[Batch], means: Means) -> Means:
+    def _play_plain(self, batches: Sequence[Batch], means: Means) -> None:
         """Tuning alone: every prompt is read once, by the pass that learns."""
         if self.looker.generator is not None:
             self.looker.generator.rest()
         (reviews,) = self.world.sum_numbers([float(sum(batch.weight_B.sum() for batch in batches))])
         for batch in batches:  # no name for the look: it is gone, with its graph, before the next batch is read
             self.engine.backward(self._loss(Look(batch, *self.looker.read_clean(batch)), reviews, 0.0, 0.0, means))
-        return means
 
     def _drop_stale(self, look: Look, step: int, means: Means) -> None:
         """Rewards from an adapter older than rollouts.staleness teach nothing, and are counted. The base has no age.
@@ -227,6 +233,6 @@ class AdversarialRound:
         words_B = batch.word_mask_BW.sum(-1).clamp(min=2)
         means.put_sum("task_loss", float(task.detach()), float(batch.weight_B.sum()))
         means.add("train_accuracy", right_B, batch.weight_B)
-        means.add("focus_entropy", entropy_B.detach() / words_B.log(), batch.weight_B)
+        means.add("focus_entropy", entropy_B.detach() / words_B.log(), look.judged_weight)  # one word has no spread
         means.add("word_mass", look.focus.word_mass_B.detach(), batch.weight_B)
         means.add("sink_mass", sink_mass(look.clean.rows_LBHT.detach(), batch.attention_mask_BT), batch.weight_B)

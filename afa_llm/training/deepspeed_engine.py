@@ -18,7 +18,7 @@ from torch import nn
 from afa_llm.config_running import Training
 from afa_llm.errors import AfaError
 from afa_llm.training.distributed import World
-from afa_llm.training.engine import StepOutcome, optimizer_groups, refuse_leftovers
+from afa_llm.training.engine import StepOutcome, every_gradient, optimizer_groups, refuse_leftovers
 
 OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 SETTLED = ("optimizer", "scheduler", "fp16", "bf16", "bfloat16", "torch_autocast")
@@ -107,7 +107,7 @@ class DeepSpeedEngine:
 
         DeepSpeed's own reduction then averages equal gradients, which changes nothing.
         """
-        gradients = [p.grad for p in self.names.values() if p.grad is not None]
+        gradients = every_gradient(self.names.values())
         self.world.sum_tensors(gradients)
         for gradient in gradients:
             gradient /= self.world.size

@@ -7,7 +7,7 @@ fits any world size, ZeRO stage and engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -70,6 +70,17 @@ def optimizer_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
+def every_gradient(parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:
+    """The gradient of each parameter, made 0 where nothing of this rank's share came through it: all ranks must sum as
+    many numbers, and AdamW must step alike under every engine and stage."""
+    found = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        found.append(parameter.grad)
+    return found
+
+
 class PlainEngine:
     """AdamW in one process."""
 
@@ -89,6 +100,7 @@ class PlainEngine:
         loss.backward()
 
     def step(self, learning_rate: float) -> StepOutcome:
+        every_gradient(self.names.values())
         norm = torch.nn.utils.clip_grad_norm_(list(self.names.values()), self.max_grad_norm)
         applied = bool(norm.isfinite())
         if applied:

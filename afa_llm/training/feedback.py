@@ -54,15 +54,14 @@ class Feedback:
     def _keep(self, look: Look, means: Means) -> None:
         """Which masks teach; what is logged of the rewards."""
         assert look.reward_BK is not None and look.drop_BK is not None
-        maskable_B = look.batch.weight_B * (look.batch.word_mask_BW.sum(-1) >= 2)
         look.kept_BK = policy_gradient.kept_groups(
-            look.reward_BK, self.face_K, self.config.objective.group_floor, maskable_B
+            look.reward_BK, self.face_K, self.config.objective.group_floor, look.judged_weight
         )
-        means.add("reward", look.reward_BK, look.batch.weight_B)
+        means.add("reward", look.reward_BK, look.judged_weight)
         means.add("kept_share", look.kept_BK.float(), look.batch.weight_B)
         for face, name in ((1, "attended"), (-1, "unattended")):
             if (self.face_K == face).any():
-                means.add(f"label_drop_{name}", look.drop_BK[:, self.face_K == face], look.batch.weight_B)
+                means.add(f"label_drop_{name}", look.drop_BK[:, self.face_K == face], look.judged_weight)
 
     def _shuffle(self, looks: Sequence[Look], epoch: int) -> None:
         """The control: rewards change places over all masks of the round, whatever rank and micro-batch they are in.
@@ -75,7 +74,7 @@ class Feedback:
             noise_BK = self.looker.masker.noise(look.batch, masks, epoch)[..., 0]
             assert look.reward_BK is not None
             rows = zip(look.batch.review_key_B.tolist(), noise_BK.tolist(), look.reward_BK.tolist(), strict=True)
-            own += [row for row, weight in zip(rows, look.batch.weight_B.tolist(), strict=True) if weight > 0]
+            own += [row for row, weight in zip(rows, look.judged_weight.tolist(), strict=True) if weight > 0]
         every = sorted(row for part in self.world.gather(own) for row in part)
         if not every:
             return
@@ -85,7 +84,7 @@ class Feedback:
         for look in looks:
             assert look.reward_BK is not None
             for row, key in enumerate(look.batch.review_key_B.tolist()):
-                if look.batch.weight_B[row] > 0:
+                if look.judged_weight[row] > 0:
                     look.reward_BK[row] = earned[key].to(look.reward_BK)
 
     def _judge(self, look: Look, means: Means) -> torch.Tensor:
@@ -102,7 +101,7 @@ class Feedback:
             return rewards.by_face(look.drop_BK, self.face_K)
         assert self.adversary is not None and look.pair is not None
         logit_BK = self.adversary.detect(look.pair).view_as(look.drop_BK)
-        means.add("p_detect", logit_BK.sigmoid(), look.batch.weight_B)
+        means.add("p_detect", logit_BK.sigmoid(), look.judged_weight)
         adversarial_BK = rewards.adversarial_reward(logit_BK, self.face_K)
         return rewards.combine(adversarial_BK, look.drop_BK, self.face_K, settings.label_weight)
 
@@ -125,7 +124,7 @@ class Feedback:
         pairs, weights, keys = [], [], []
         for look in looks:
             assert look.pair is not None and look.random_pair is not None
-            teaches_B = look.batch.weight_B * ~_is_held_out(look.batch)
+            teaches_B = look.judged_weight * ~_is_held_out(look.batch)
             pairs += [look.pair, look.random_pair]
             weights += [teaches_B.repeat_interleave(len(self.face_K)), teaches_B]
             keys += [pair_keys(look.batch, range(len(self.face_K))), pair_keys(look.batch, [RANDOM_MASK])]
@@ -147,7 +146,7 @@ class Feedback:
         found: list[tuple[int, float, float]] = []
         for look in looks:
             assert look.pair is not None and look.random_pair is not None
-            held_B = (_is_held_out(look.batch) & (look.batch.weight_B > 0)).cpu()
+            held_B = (_is_held_out(look.batch) & (look.judged_weight > 0)).cpu()
             if not held_B.any():
                 continue
             sign_K = torch.where(self.face_K < 0, -1.0, 1.0)

@@ -52,6 +52,12 @@ class Look:
     mined: self_supervision.MinedWords | None = None
     base_word_mass_B: torch.Tensor | None = None
 
+    @property
+    def judged_weight(self) -> torch.Tensor:
+        """The weight of each review whose masks can be judged: 0 for one of a single word too. No mask hides any of it,
+        its views are the same, and what is asked of them says nothing."""
+        return self.batch.weight_B * (self.batch.word_mask_BW.sum(-1) >= 2)
+
 
 class Looker:
     """Reads views with one decoder. `generator` answers for the label-aware reward; None: the decoder's own passes.

@@ -10,6 +10,7 @@ import math
 import os
 import resource
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -87,15 +88,18 @@ class MetricsLog:
             os.fsync(self.file.fileno())
             self.file.close()
         with naming(self.path.with_name("tensorboard")):
+            self.board.flush()  # raises what its thread met last
             self.board.close()
 
     def _open(self, step: int) -> None:
         """After the line of this step, which is the last that stays."""
         from torch.utils.tensorboard import SummaryWriter
 
+        _keep_writer_quiet()
         self._keep_until(step)
         self.file = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=step + 1)
+        with naming(self.path.with_name("tensorboard")):
+            self.board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=step + 1)
 
     def _keep_until(self, step: int) -> None:
         if not self.path.exists():
@@ -119,6 +123,21 @@ class MetricsLog:
             tell(f"\r\x1b[K{line}", end="" if step < self.total else "\n")
         elif step == self.total or step % max(1, self.total // 20) == 0:
             tell(line)
+
+
+def _keep_writer_quiet() -> None:
+    """TensorBoard writes in a thread that keeps its error (disk full) for whoever calls it next, and dies of it.
+
+    Here the next line of metrics raises it, with the path; Python would print the thread's traceback too.
+    """
+    before = threading.excepthook
+
+    def tell_others(died: threading.ExceptHookArgs) -> None:
+        if not type(died.thread).__module__.startswith("tensorboard."):
+            before(died)
+
+    if before.__module__ != __name__:  # it is in place
+        threading.excepthook = tell_others
 
 
 def logged_at(folder: Path, step: int) -> dict[str, float]:

@@ -49,14 +49,22 @@ def save_run(
 
 
 def check_plan(checkpoint: Checkpoint, batches: StepBatches, reviews: str) -> None:
-    """Raises AfaError where the checkpoint is of another plan: more steps than are planned, or other `reviews`."""
+    """Raises AfaError where the checkpoint is of another plan: more steps than are planned, other `reviews`, or the
+    same in another order."""
+    for setting, was in checkpoint.state.get("order", {}).items():
+        if (now := batches.identity["order"].get(setting, was)) != was:
+            raise AfaError(
+                f"run.resume = true: {checkpoint.path} was made with {setting} = {was}, now it is {now}: that changes "
+                "the order of reviews in the middle of an epoch, some would come twice and others never; set "
+                f"{setting}={was}, or choose another run.name"
+            )
     done = int(checkpoint.state["step"])
     if done > batches.total:
         raise AfaError(
             f"run.resume = true: {checkpoint.path} stands after {done} steps, and {batches.total} are planned; "
             "set training.max_steps or training.epochs as they were, or choose another run.name"
         )
-    if checkpoint.state.get("reviews", batches.digest) != batches.digest:
+    if checkpoint.state.get("reviews", batches.identity["reviews"]) != batches.identity["reviews"]:
         raise AfaError(
             f"run.resume = true: {checkpoint.path} was made with other training reviews or prompts than "
             f"{reviews} gives now; bring them back as they were, or choose another run.name"

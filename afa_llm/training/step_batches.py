@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from afa_llm.config import Config
 from afa_llm.config_running import Training as Settings
@@ -17,7 +18,8 @@ from afa_llm.training.schedules import steps_of
 class StepBatches:
     """Micro-batches of this rank, of prompts padded with `pad_token_id`, step by step.
 
-    `digest`: what is trained on, and in which order it is numbered; a run that goes on must find the same.
+    `identity`, which a run that goes on must find the same: a digest of what is trained on and how it is numbered, and
+    the settings that decide which of it comes in which step.
     """
 
     def __init__(self, config: Config, world: World, prompts: Sequence[Prompt], pad_token_id: int) -> None:
@@ -26,7 +28,8 @@ class StepBatches:
         self.lengths = [len(prompt.token_ids) for prompt in prompts]
         self.per_epoch = math.ceil(len(prompts) / self.settings.reviews_per_step)
         self.total = planned_steps(self.settings, len(prompts))
-        self.digest = _digest(prompts)
+        order = {"run.seed": self.seed, "training.reviews_per_step": self.settings.reviews_per_step}
+        self.identity: dict[str, Any] = {"reviews": _digest(prompts), "order": order}
         self._plan: tuple[int, list[list[int]]] = (-1, [])
 
     def of_step(self, step: int) -> list[Batch]:

@@ -212,7 +212,7 @@ class Trainer:
             self.round,
             state={
                 "step": step,
-                "reviews": self.batches.digest,
+                **self.batches.identity,
                 "skipped": self.skips.total,
                 "skipped_in_a_row": self.skips.in_a_row,
                 "unvalidated": self.unvalidated,

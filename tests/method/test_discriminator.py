@@ -5,6 +5,7 @@ Legend: N pairs, F features.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -261,9 +262,12 @@ def test_non_finite_features_stop_the_step_and_are_not_remembered(bad: float) ->
     assert model.update(pairs(4, seed=1), torch.ones(4), steps=2).steps == 2
 
 
-def test_no_pairs_at_all() -> None:
-    found = adversary(r1=0.1).update(pairs(3, seed=0), torch.zeros(3), steps=2)
-    assert (found.loss, found.steps, found.pairs) == (0.0, 0, 0.0)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_no_pairs_at_all(steps: int) -> None:
+    """A loss of 0 would say that the adversary is always right, and sure of it."""
+    found = adversary(r1=0.1).update(pairs(3, seed=0), torch.zeros(3), steps=steps)
+    assert math.isnan(found.loss)
+    assert (found.steps, found.pairs) == (0, 0.0)
 
 
 def test_updates_inside_no_grad() -> None:

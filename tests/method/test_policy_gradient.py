@@ -230,7 +230,9 @@ def test_mass_kl_is_torch_s_and_runs_from_base_to_tuned() -> None:
     torch.testing.assert_close(mass_kl_sum(base, base, torch.ones(3)), torch.tensor(0.0))
 
 
-@pytest.mark.parametrize(("base", "tuned"), [(0.2, 0.9), (0.2, 0.1), (0.0, 0.5), (1.0, 0.5), (1.0, 0.001)])
+@pytest.mark.parametrize(
+    ("base", "tuned"), [(0.2, 0.9), (0.2, 0.1), (0.0, 0.5), (1.0, 0.5), (1.0, 0.001), (1 + 2e-7, 0.5)]
+)
 def test_mass_kl_draws_to_the_base_from_either_side(base: float, tuned: float) -> None:
     mass = torch.tensor([tuned], requires_grad=True)
     value = mass_kl_sum(torch.tensor([base]), mass, torch.ones(1))

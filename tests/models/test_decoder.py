@@ -271,3 +271,12 @@ def test_choose_layers(choice: str | tuple[int, ...], depth: int, expected: tupl
 def test_layers_out_of_range_are_refused(choice: tuple[int, ...]) -> None:
     with pytest.raises(AfaError, match=r"attention\.layers = \[.*\]: the model has layers 0 to 3 \(or -4 to -1\)"):
         choose_layers(choice, 4)
+
+
+@pytest.mark.parametrize("layers", [(0,), (0, 1)])
+def test_a_family_that_runs_its_layers_several_times_is_refused(layers: tuple[int, ...]) -> None:
+    """Hrm: rows were those of the last time in a whole pass, and of the first where one ended early."""
+    decoder = Decoder(tiny_model("hrm_text", num_hidden_layers=2, H_cycles=2, L_cycles=2), layers, 0)
+    for pass_ in (lambda view: decoder.read(view, SINGLE), decoder.read_rows, decoder.read_rows_and_value_norms):
+        with pytest.raises(AfaError, match=r"model.path: HrmTextAttention runs layer 0 several times in a pass"):
+            pass_(make_view([9, 6]))

@@ -59,6 +59,28 @@ def test_of_experts_as_many_count_as_a_token_passes(family: str, changes: dict[s
     assert pass_weights(adapted).base == weights.base
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # peft on experts
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("jetmoe", {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 16}),
+        ("llama4_text", {"num_local_experts": 4, "intermediate_size_mlp": 128, "head_dim": 16}),
+    ],
+)
+def test_experts_of_an_unusual_kind(family: str, changes: dict[str, int]) -> None:
+    """JetMoe's are not called so (0.21 of the products counted), Llama 4 computes all of them (0.64)."""
+    model = tiny_model(family, **changes)
+    view = make_view([9, 12])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        Decoder(model, (0,), 0).token_logprobs(view, 1)
+    products = sum(counter.get_flop_counts()["Global"].values())
+    weights = pass_weights(model)
+    output = 2 * 2 * len(view.input_ids_BT) * model.get_output_embeddings().weight.numel()  # two positions of each
+    assert 0.98 * products < weights.flops(view.input_ids_BT.numel(), 0) + output < 1.01 * products
+    adapted = attach_lora(model, Lora(rank=4), seed=0, gradient_checkpointing=False)
+    assert pass_weights(adapted).base == weights.base
+
+
 def test_experts_passed_by_the_name_that_gemma_4_gives_them() -> None:
     """All would count: 1.7 times the products of this model, and many times those of 128 experts."""
     own = {"head_dim": 16, "global_head_dim": 16, "vocab_size_per_layer_input": 300, "hidden_size_per_layer_input": 8}

@@ -12,6 +12,7 @@ from afa_llm.config_running import Training
 from afa_llm.endings import end_process
 from afa_llm.training import distributed
 from afa_llm.training.deepspeed_engine import DeepSpeedEngine
+from afa_llm.training.distributed import World
 
 
 def main() -> None:
@@ -44,6 +45,8 @@ def main() -> None:
     found["third again"] = step()
     again = engine.state()
     found["same"] = all(torch.equal(third[name], again[name]) for name in third)
+    if stage == 0:  # above it DeepSpeed sums in the order in which gradients come
+        found["missing"] = step_without_some(engine, model, data, world)
     found["weight"] = third["0.weight|weight"].tolist()
     found["steps"] = float(third["0.weight|step"])
     found["largest"] = [world.largest(value) for value in (10.0 - world.rank, 10.0 + world.rank)]
@@ -52,6 +55,13 @@ def main() -> None:
     world.wait()
     distributed.stop()
     end_process(0)
+
+
+def step_without_some(engine: DeepSpeedEngine, model: torch.nn.Module, data: torch.Tensor, world: World) -> list[float]:
+    """Nothing of rank 1's share comes through the first layer; the norm, and the last layer's bias after the step."""
+    value = engine.forward(data[:4]) if world.leads else model[2](torch.ones(4, 5))
+    engine.backward(value.square().sum())
+    return [engine.step(0.05).grad_norm, model[2].bias.item()]
 
 
 main()

@@ -68,10 +68,10 @@ class Parts:
         return torch.cat([p.grad.flatten() for p in self.engine.names.values() if p.grad is not None])
 
 
-def one_word_prompt(parts: Parts) -> Prompt:
+def one_word_prompt(parts: Parts, name: str = "one") -> Prompt:
     """Of a review that no mask can hide a word of."""
     example = parts.material.train_prompts[0].example
-    return parts.material.builders["review_sentiment"].build(type(example)("one", "Superb", 1, ((0, 6),)))
+    return parts.material.builders["review_sentiment"].build(type(example)(name, "Superb", 1, ((0, 6),)))
 
 
 ARMS = {

@@ -16,8 +16,9 @@ from afa_llm.training.distributed import free_port
 from afa_llm.training.engine import PlainEngine
 
 
-def plain_steps(count: int) -> tuple[list[float], torch.Tensor]:
-    """Gradient norms and the first weight after `count` steps on all data in one process."""
+def plain_steps(count: int) -> tuple[list[float], torch.Tensor, list[float]]:
+    """Gradient norms and the first weight after `count` steps on all data in one process; then norm and last bias of a
+    step of which half the data goes through the last layer alone."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
@@ -27,7 +28,9 @@ def plain_steps(count: int) -> tuple[list[float], torch.Tensor]:
     for _ in range(count):
         engine.backward(model(data).square().sum() / len(data))
         norms.append(engine.step(0.05).grad_norm)
-    return norms, model[0].weight.detach()
+    weight = model[0].weight.detach().clone()
+    engine.backward(model(data[:4]).square().sum() + model[2](torch.ones(4, 5)).square().sum())
+    return norms, weight, [engine.step(0.05).grad_norm, model[2].bias.item()]
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3, pytest.param(1, marks=pytest.mark.slow)])
@@ -42,11 +45,12 @@ def test_two_ranks_step_as_one_and_skip_together(tmp_path: Path, stage: int) -> 
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(result.read_text())
-    norms, weight = plain_steps(3)
+    norms, weight, missing = plain_steps(3)
     assert [found[name][0] for name in ("first", "second", "third")] == pytest.approx(norms, rel=1e-5)
     assert found["poisoned"] == [False, 2]
     assert found["unchanged"] and found["same"] and found["fresh"]
     assert found["third again"] == found["third"]
+    assert found.get("missing", missing) == pytest.approx(missing, rel=1e-5)  # sums of unequal length ended the job
     assert found["steps"] == 3
     assert found["largest"] == [10.0, 11.0]
     assert torch.allclose(torch.tensor(found["weight"]), weight, atol=1e-6)

@@ -124,6 +124,12 @@ def test_stopped_by_a_signal_saves_and_raises(tiny_model: Path, tmp_path: Path) 
     [
         ("lora.rank=3", "step_000003: does not fit this run's model"),
         ("training.max_steps=2", "step_000003 stands after 3 steps, and 2 are planned"),
+        ("run.seed=1", r"step_000003 was made with run\.seed = 0, now it is 1: .* set run\.seed=0, or choose"),
+        (
+            "training.reviews_per_step=4",
+            r"made with training\.reviews_per_step = 8, now it is 4: .* middle of an epoch",
+        ),
+        ("training.reviews_per_step=30", r"made with training\.reviews_per_step = 8, now it is 30: "),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(

@@ -6,17 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from round_parts import ALONE, Parts
+from round_parts import ALONE, Parts, one_word_prompt
 
-from afa_llm.data.batching import collate
+from afa_llm.data.batching import collate, review_key
 from afa_llm.method import masked_views
 from afa_llm.method.reward import answer_shift, label_drop
 from afa_llm.method.view_features import FeaturePair
 from afa_llm.records import Batch
 from afa_llm.training.distributed import World
+from afa_llm.training.looking import Look
 from afa_llm.training.metrics import Means
 
 
@@ -194,3 +196,47 @@ def test_shuffled_rewards_change_places_over_ranks_and_micro_batches(tiny_model:
     own, told_by_first = rewards(True, *first, elsewhere=told_by_second)
     other, _ = rewards(True, *second, elsewhere=told_by_first)
     torch.testing.assert_close(torch.cat([own, other]), exchanged, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shuffle", ["false", "true"])
+def test_reviews_of_one_word_are_nobodys_business(tiny_model: Path, shuffle: str) -> None:
+    """No mask hides anything of them. They were pairs of two like views to the adversary and its AUROC, stood in the
+    mean reward and the mean entropy of the focus, and took shuffled rewards away from masks that hide words."""
+    names = [f"one {number}" for number in range(40)]
+    assert 0 < sum(review_key(name) % 8 == 0 for name in names) < 40, "choose other names: some are to be held out"
+    found = []
+    for beside in ([], names):
+        parts = Parts(tiny_model, f"reward.shuffle={shuffle}", "masking.direction=both", "adversary.steps_per_round=1")
+        prompts = [*parts.batches(24)[0].prompts, *(one_word_prompt(parts, name) for name in beside)]
+        earned = []
+        reward = parts.round.feedback.reward
+
+        def kept(looks: Sequence[Look], epoch: int, means: Means, reward: Any = reward, earned: Any = earned) -> None:
+            reward(looks, epoch, means)
+            earned.append(looks[0].reward_BK)
+
+        parts.round.feedback.reward = kept  # type: ignore[method-assign]
+        parts.gradient([collate(prompts, parts.decoder.pad_token_id)])
+        adversary = parts.round.feedback.adversary
+        assert adversary is not None
+        weights = torch.cat([p.flatten() for p in adversary.discriminator.parameters()])
+        means = parts.means.over_ranks(ALONE)
+        numbers = torch.tensor([v for name, v in sorted(means.items()) if name in OF_MASKS], dtype=torch.float64)
+        assert len(numbers) == len(OF_MASKS)
+        found.append((len(adversary.replay.key_N), earned[0][:24], weights, numbers))
+    (pairs, *without), (pairs_beside, *with_them) = found
+    assert pairs == pairs_beside > 0
+    for alone, beside_them in zip(without, with_them, strict=True):
+        torch.testing.assert_close(alone, beside_them, atol=1e-4, rtol=1e-4)
+
+
+OF_MASKS = (
+    "reward",
+    "p_detect",
+    "label_drop_attended",
+    "label_drop_unattended",
+    "adversary_loss",
+    "adversary_auroc",
+    "adversary_advantage_over_random",
+    "focus_entropy",
+)

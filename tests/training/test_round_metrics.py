@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from round_parts import ALONE, ARMS, Parts, one_word_prompt
 from two_ranks import on_two_ranks
 
 from afa_llm.data.batching import collate
+from afa_llm.training.metrics import MetricsLog
 
 
 def test_metrics_of_a_round(tiny_model: Path) -> None:
@@ -38,6 +40,19 @@ def test_every_rank_puts_the_same_names(tiny_model: Path, arm: str) -> None:
         assert parts.means.sums["infill_left_out"] == (0, 0)
         assert math.isnan(parts.means.over_ranks(ALONE)["infill_left_out"])
         assert 0 <= some.over_ranks(ALONE)["infill_left_out"] <= 1
+
+
+def test_a_round_without_pairs_has_no_loss_of_the_adversary(tiny_model: Path, tmp_path: Path) -> None:
+    """It was logged as 0, which is a perfect one."""
+    parts = Parts(tiny_model, "adversary.replay=0")
+    parts.gradient([collate([one_word_prompt(parts)] * 4, parts.decoder.pad_token_id)])
+    values = parts.means.over_ranks(ALONE)
+    assert math.isnan(values["adversary_loss"]) and math.isfinite(values["task_loss"])
+    log = MetricsLog(tmp_path, 1)
+    log.write(1, values)
+    log.close()
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert row["adversary_loss"] is None and row["task_loss"] == values["task_loss"]
 
 
 def test_a_rank_without_gaps_leaves_the_metrics_of_two_ranks(tiny_model: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import math
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from small_training import small_trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from afa_llm.config_running import Training
 from afa_llm.endings import told_endings
@@ -119,6 +122,36 @@ def test_a_full_disk_under_the_curves_says_where(tmp_path: Path, monkeypatch: py
     with pytest.raises(AfaError, match="tensorboard: No space left on device"), told_endings():
         log.write(1, {"loss": 1.0})
     log.close()
+
+
+@pytest.mark.parametrize("lines", [1, 100])
+def test_the_thread_that_writes_the_curves_says_nothing_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int
+) -> None:
+    """It printed a traceback of its own, and what it met after the last line was told by nobody else. Other threads
+    still tell what they die of."""
+    died: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: died.append(args.exc_value))
+    log = MetricsLog(tmp_path, 6)
+
+    def full(*of: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write() -> None:
+        for step in range(lines):
+            log.write(step, {"loss": 1.0})
+            time.sleep(0.01)
+        log.close()
+
+    log.board.flush()
+    monkeypatch.setattr(RecordWriter, "write", full)
+    with pytest.raises(AfaError, match="tensorboard: No space left on device"), told_endings():
+        write()
+    assert died == []
+    other = threading.Thread(target=full)
+    other.start()
+    other.join()
+    assert [type(error) for error in died] == [OSError]
 
 
 def test_a_trained_adapter_that_cannot_be_written_is_told_on_all_ranks(tiny_model: Path, tmp_path: Path) -> None:
