@@ -59,14 +59,14 @@ def prepare(config: Config, *, training: bool = True, learns: bool = True) -> Ma
     """Tokenizer, reviews and prompts, all checked. Raises AfaError for whatever a user has to mend.
 
     `training`: whether the reviews to train on are read; `learns`: whether anything is trained on them, so that they
-    have to be fit for it.
+    have to be fit for it. Else their texts alone count, and their labels may be others than those measured.
     """
     check_engine(config.rollouts)
     lexicon = read_lexicon(config.evaluation.lexicon)
     tokenizer, quarantines = load_tokenizer(config.model), dict[str, Quarantine]()
     builders, shown = _builders(config, tokenizer)
-    train, train_prompts = _training(config, builders, shown, quarantines) if training else ([], [])
-    validation, validation_prompts = _validation(config, builders, quarantines) if training else ([], [])
+    train, train_prompts = _training(config, builders, shown, quarantines, learns) if training else ([], [])
+    validation, validation_prompts = _validation(config, builders, quarantines, learns) if training else ([], [])
     evaluation, prompt_sets, focus_prompts = _evaluation(config, builders, quarantines)
     notices = _one_sided(tuple(config.data.labels), evaluation, focus_prompts)
     notices += _check_duplicates(config, train, validation, evaluation)
@@ -110,10 +110,12 @@ def _training(
     builders: Mapping[str, PromptBuilder],
     shown: Sequence[Example],
     quarantines: dict[str, Quarantine],
+    learns: bool,
 ) -> tuple[list[Example], list[Prompt]]:
     """Reviews to train on, and their prompts: all but those that are shown as demonstrations."""
     name, source = config.prompts.train, config.data.train
-    examples, sets = _load(config, source, f"train: {source.title}", {name: builders[name]}, quarantines)
+    title, asked = f"train: {source.title}", {name: builders[name]}
+    examples, sets = _load(config, source, title, asked, quarantines, labelled=learns)
     ids = {example.example_id for example in shown}  # the reviews themselves may have been cut since
     prompts = [prompt for prompt in sets[name] if prompt.example.example_id not in ids]
     if not prompts:
@@ -161,10 +163,12 @@ def _load(
     title: str,
     builders: Mapping[str, PromptBuilder],
     quarantines: dict[str, Quarantine],
+    *,
+    labelled: bool = True,
 ) -> tuple[list[Example], dict[str, list[Prompt]]]:
     """Reviews of a source and their prompts by template. What is set aside is checked source by source."""
     data, found = config.data, Quarantine()
-    examples = load_examples(source, data.labels, seed=config.run.seed, quarantine=found)
+    examples = load_examples(source, data.labels, seed=config.run.seed, quarantine=found, labelled=labelled)
     prompts = {}
     for name, builder in builders.items():
         unusable = Quarantine()
@@ -196,13 +200,13 @@ def _regrouped(prompts: list[Prompt], settings: Spurious, quarantine: Quarantine
 
 
 def _validation(
-    config: Config, builders: Mapping[str, PromptBuilder], quarantines: dict[str, Quarantine]
+    config: Config, builders: Mapping[str, PromptBuilder], quarantines: dict[str, Quarantine], learns: bool
 ) -> tuple[list[Example], list[Prompt]]:
     source = config.data.validation
     if source is None:
         return [], []
-    name = config.prompts.train
-    examples, sets = _load(config, source, _validation_title(config), {name: builders[name]}, quarantines)
+    name, title = config.prompts.train, _validation_title(config)
+    examples, sets = _load(config, source, title, {name: builders[name]}, quarantines, labelled=learns)
     return examples, sets[name]
 
 

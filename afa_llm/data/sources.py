@@ -19,7 +19,7 @@ from afa_llm.data.annotations import read_annotations
 from afa_llm.data.builtin_rows import builtin_examples
 from afa_llm.data.datasets_rows import HubRows, read_hub, read_parquet
 from afa_llm.data.edited_rows import by_row, joined
-from afa_llm.data.labels import LabelMapping, RawLabel
+from afa_llm.data.labels import OTHER, LabelMapping, RawLabel
 from afa_llm.data.quarantine import BadFieldError, Quarantine
 from afa_llm.data.raw_rows import TEXT_READERS, RawRow, name_of, read_text_file, suffix_of
 from afa_llm.data.row_filter import keep_rows
@@ -33,16 +33,22 @@ COLUMN_SETTINGS = tuple(name for name in Source.model_fields if name.endswith("_
 
 
 def load_examples(
-    source: Source, labels: dict[str, tuple[RawLabel, ...]], *, seed: int, quarantine: Quarantine
+    source: Source,
+    labels: dict[str, tuple[RawLabel, ...]],
+    *,
+    seed: int,
+    quarantine: Quarantine,
+    labelled: bool = True,
 ) -> list[Example]:
     """The usable reviews of a source, in file order; bad rows go to `quarantine`.
 
     With `max_samples`, rows are drawn evenly without replacement by `seed` until so many are good; a smaller number
     with the same seed draws a subset. Reviews of a pair are drawn together. Ids are those of `id_column`, else
-    `<title>/<line>`; a repeated id is bad. Raises AfaError: no such file or data set, split or column, damaged file, or
+    `<title>/<line>`; a repeated id is bad. With `labelled` False nobody asks for the labels: one that `labels` lacks is
+    OTHER, and noted. Raises AfaError: no such file or data set, split or column, damaged file, or
     not one usable row.
     """
-    examples = _load(source, LabelMapping(labels), seed, quarantine)
+    examples = _load(source, LabelMapping(labels, others=not labelled), seed, quarantine)
     return inject(examples, source, tuple(labels), seed) if source.spurious else examples
 
 
@@ -221,6 +227,8 @@ def _example(source: Source, mapping: LabelMapping, row: RawRow, quarantine: Qua
     label = mapping.find(row.values[source.label_column])
     if label is None:
         raise BadFieldError(*mapping.explain(row.values[source.label_column]))
+    if label == OTHER:
+        quarantine.note("label that data.labels lacks; no label is asked for here", f"{row.file}:{row.line}")
     words, rationale, note = read_annotations(source, row.values, text)
     if note:
         quarantine.note(note, f"{row.file}:{row.line}")
