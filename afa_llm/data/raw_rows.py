@@ -13,7 +13,7 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,11 @@ def name_of(value: object) -> str:
     """What a column names, as text; empty where it names nothing (None, NaN, white space)."""
     missing = value is None or (isinstance(value, float) and math.isnan(value))
     return "" if missing else str(value).strip()
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names of columns, those that stand there twice with their place: `label (column 3)`."""
+    return [f"{name} (column {k})".strip() if names.count(name) > 1 else name for k, name in enumerate(names, 1)]
 
 
 def read_text_file(path: Path) -> list[RawRow]:
@@ -174,7 +179,11 @@ def read_tsv(path: Path) -> Iterator[RawRow]:
 def _separated(path: Path, delimiter: str) -> Iterator[RawRow]:
     """Records after the header. One that fails to parse costs its first line; reading goes on with the next line."""
     lines = list(lines_of(path))
+    while lines and _blank(lines[-1], delimiter):  # a spreadsheet writes its empty rows too
+        lines.pop()
     at, header = _first_record(path, lines, delimiter)
+    named = next((k for k in range(len(header), 0, -1) if header[k - 1]), 0)  # without empty columns at the end
+    columns = distinct(header)[:named]
     broken = False  # the last line failed: what follows may be its rest
     while at < len(lines):
         if not lines[at].strip():
@@ -187,12 +196,15 @@ def _separated(path: Path, delimiter: str) -> Iterator[RawRow]:
             used, reason = 1, "a quote that only a later row closes"
         broken = bool(reason)
         problem = (reason, "broken CSV record") if reason else None
-        if not problem and len(fields) != len(header):
+        if not problem and not named <= len(fields) <= len(header):
             problem = (f"{len(fields)} fields where the header has {len(header)}", "wrong number of fields")
+        nameless = next((field for field in fields[named:] if field.strip()), None)
+        if not problem and nameless is not None:  # often the rest of a text with commas
+            problem = (f"{nameless[:60]!r} stands under no column name", "a field under no column name")
         if problem:
             yield RawRow(str(path), at + 1, {}, problem, show("".join(lines[at : at + used])))
         else:
-            yield RawRow(str(path), at + 1, dict(zip(header, fields, strict=True)))
+            yield RawRow(str(path), at + 1, dict(zip(columns, fields, strict=False)))
         at += used
 
 
@@ -206,17 +218,20 @@ def _rows_inside(lines: list[str], delimiter: str, width: int) -> bool:
 
 def _first_record(path: Path, lines: list[str], delimiter: str) -> tuple[int, list[str]]:
     """(index of the line after the header, column names)."""
-    at = next((k for k, line in enumerate(lines) if line.strip()), None)
+    at = next((k for k, line in enumerate(lines) if not _blank(line, delimiter)), None)
     if at is None:
         raise AfaError(f"{path}: holds no rows; name a file with a header and one review a row")
     fields, used, reason = _record(lines, at, delimiter)
     names = [name.strip() for name in fields]
     if reason:
         raise AfaError(f"{path} line {at + 1}: the header can't be read: {reason}")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise AfaError(f"{path} line {at + 1}: the header names column {twice[0]!r} twice; rename one")
+    if not any(names):
+        raise AfaError(f"{path} line {at + 1}: the header names no column; write one, such as text{delimiter}label")
     return at + used, names
+
+
+def _blank(line: str, delimiter: str) -> bool:
+    return not line.replace(delimiter, "").strip()
 
 
 def _record(lines: list[str], at: int, delimiter: str) -> tuple[list[str], int, str | None]:

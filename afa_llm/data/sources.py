@@ -181,6 +181,9 @@ def _check_columns(source: Source, rows: Sequence[RawRow]) -> None:
         hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
         if len(columns) == 1 and ";" in columns[0]:
             hint = "; its fields seem to be separated by semicolons, a .csv has commas: save it so"
+        twice = [column for column in columns if column.startswith(f"{name} (column ")]
+        if twice:
+            hint = f"; the file has several of that name: rename one, or set {setting}='{twice[0]}'"
         raise AfaError(
             f"{rows[0].file}: no column {name!r} (data source {source.title}, {setting}); "
             f"there are {', '.join(columns[:40])}{hint}"

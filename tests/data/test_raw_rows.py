@@ -155,6 +155,22 @@ def test_csv_rows_of_the_wrong_width_and_bytes(tmp_path: Path) -> None:
     ]
 
 
-def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AfaError, match="names column 'text' twice"):
-        read(tmp_path, "r.csv", "text,text\na,b\n")
+def test_columns_named_twice_are_told_apart_by_their_place(tmp_path: Path) -> None:
+    (row,) = read(tmp_path, "r.csv", ",label,text,label,\nx,1,a,0,\n")
+    assert row.values == {"(column 1)": "x", "label (column 2)": "1", "text": "a", "label (column 4)": "0"}
+    with pytest.raises(AfaError, match="line 2: the header names no column"):
+        read(tmp_path, "r.csv", '\n"",""\na,1\n')
+
+
+def test_a_spreadsheet_with_empty_columns_and_rows(tmp_path: Path) -> None:
+    """Its used range may be wider and longer than what is in it; a text with commas may have spilled into the rest."""
+    content = ",,,\nlabel,text,,\n1,fine,,\n0,dull\n1,good, bad and ugly,\n,,,\n0,so so, ,\n,,,\n\n,,,\n"
+    rows = read(tmp_path, "r.csv", content)
+    assert [(row.line, row.values) for row in rows if not row.problem] == [
+        (3, {"label": "1", "text": "fine"}),
+        (4, {"label": "0", "text": "dull"}),
+        (6, {"label": "", "text": ""}),
+        (7, {"label": "0", "text": "so so"}),
+    ]
+    assert bad(rows) == [(5, "' bad and ugly' stands under no column name")]
+    assert good(read(tmp_path, "r.tsv", "text\tlabel\t\t\nfine\t1\t\t\n\t\t\t\n")) == [(2, "fine")]

@@ -121,6 +121,11 @@ def test_unusual_texts_survive_as_they_are(tmp_path: Path) -> None:
         ),
         ("good.jsonl", {"label_column": "stars"}, "no column 'stars' .*label_column.; there are text, label$"),
         ("good.jsonl", {"id_column": "id"}, "no column 'id'"),
+        (
+            "twice.csv",
+            {},
+            r"no column 'label' .* several of that name: rename one, or set label_column='label \(column 2\)'",
+        ),
         ("good.jsonl", {"rationale_column": "label"}, "rationale_column = label without words_column"),
         (
             "good.jsonl",
@@ -138,6 +143,8 @@ def test_what_a_user_can_mend(tmp_path: Path, name: str, settings: dict[str, str
     (folder / "notes.txt").write_text("hello")
     if name == "bad.jsonl":
         write(folder / name, [{"text": "a", "label": 7}, {"text": "b", "label": 7}])
+    if name == "twice.csv":
+        (folder / name).write_text("text,label,label\na,1,0\n")
     with pytest.raises(AfaError, match=message):
         load(str(folder / name), **settings)
 
