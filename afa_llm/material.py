@@ -114,7 +114,7 @@ def _training(
 ) -> tuple[list[Example], list[Prompt]]:
     """Reviews to train on, and their prompts: all but those that are shown as demonstrations."""
     name, source = config.prompts.train, config.data.train
-    title, asked = f"train: {source.title}", {name: builders[name]}
+    title, asked = f"data.train = {source.title}", {name: builders[name]}
     examples, sets = _load(config, source, title, asked, quarantines, labelled=learns)
     ids = {example.example_id for example in shown}  # the reviews themselves may have been cut since
     prompts = [prompt for prompt in sets[name] if prompt.example.example_id not in ids]
@@ -145,7 +145,7 @@ def _demonstrations(config: Config, builder: PromptBuilder) -> list[Example]:
     settings = config.prompts
     if not settings.demonstrations:
         return []
-    title = f"train: {config.data.train.title}"
+    title = f"data.train = {config.data.train.title}"
     _, sets = _load(config, config.data.train, title, {settings.train: builder}, {})
     usable = [prompt.example for prompt in sets[settings.train]]
     return draw_demonstrations(
@@ -211,7 +211,7 @@ def _validation(
 
 
 def _validation_title(config: Config) -> str:
-    return f"validation: {config.data.validation.title}" if config.data.validation else ""
+    return f"data.validation = {config.data.validation.title}" if config.data.validation else ""
 
 
 def _prompt_set(config: Config, title: str, name: str, builder: PromptBuilder, prompts: list[Prompt]) -> PromptSet:

@@ -122,11 +122,11 @@ def test_validation_that_is_trained_on_or_measured_is_told(tiny_model: Path, tmp
     settings += [f"data.evaluation=[{{path: {tmp_path / 'test.jsonl'}}}]"]
     told = prepare(load_config(None, settings)).notices
     assert [notice.split(" (")[0] for notice in told] == [
-        "validation: dev: 1 of 2 reviews stand in the training set too",
+        "data.validation = dev: 1 of 2 reviews stand in the training set too",
         "test: 1 of 1 reviews stand in the validation set too",
     ]
     assert prepare(load_config(None, [*settings, "data.duplicates_across=ignore"])).notices == []
-    with pytest.raises(AfaError, match="validation: dev: 1 of 2 reviews"):
+    with pytest.raises(AfaError, match="data.validation = dev: 1 of 2 reviews"):
         prepare(load_config(None, [*settings, "data.duplicates_across=error"]))
 
 
@@ -163,10 +163,24 @@ def test_a_spurious_word_that_is_cut_off_is_in_no_group_and_told(tiny_model: Pat
         "negative, without honestly",
         "positive, without honestly",
     }
-    assert "4 × spurious.token was cut off with the end of the review" in cut.quarantines["train: r"].summary()
+    assert "4 × spurious.token was cut off with the end of the review" in cut.quarantines["data.train = r"].summary()
     kept = prepare(load_config(None, [*settings, "data.train.spurious.place=start"]))
     groups = [prompt.example.group for prompt in kept.train_prompts]
     assert groups == ["negative, without honestly", "positive, with honestly"] * 4
+
+
+def test_bad_rows_name_the_setting_that_reads_them(tiny_model: Path, tmp_path: Path) -> None:
+    """`afa train` said "train: train: train: 1 of 3 rows are bad" of a file called train.jsonl."""
+    labels = {"train": [0, 1, 7], "good": [0, 1, 1]}
+    for name, found in labels.items():
+        rows = [json.dumps({"text": f"film {n} of {name}", "label": label}) for n, label in enumerate(found)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(row + "\n" for row in rows))
+    settings = [f"model.path={tiny_model}", "masking.masks_per_review=2", "data.evaluation=[]"]
+    good, bad = (f"{tmp_path / name}.jsonl" for name in ("good", "train"))
+    with pytest.raises(AfaError, match=r"^data\.train = train: 1 of 3 rows are bad"):
+        prepare(load_config(None, [*settings, f"data.train.path={bad}"]))
+    with pytest.raises(AfaError, match=r"^data\.validation = train: 1 of 3 rows are bad"):
+        prepare(load_config(None, [*settings, f"data.train.path={good}", f"data.validation.path={bad}"]))
 
 
 def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_path: Path) -> None:
@@ -313,7 +327,7 @@ def test_an_evaluation_asks_no_labels_of_the_training_reviews(tiny_model: Path, 
     train = [f"data.train.path={tmp_path / 'train.jsonl'}"]
     measured = prepare(load_config(None, [*settings, *train]), learns=False)
     assert [example.text for example in measured.train_examples][:3] == [f"a film {n} of train" for n in (0, 1, 3)]
-    told = measured.quarantines["train: train"].summary()
+    told = measured.quarantines["data.train = train"].summary()
     assert "4 × label is missing" in told and "8 × label that data.labels lacks; no label is asked for here" in told
     assert len(prepare(load_config(None, settings), learns=False).train_examples) > 8  # the packaged reviews
     with pytest.raises(AfaError, match="× unknown label 'neg'"):
