@@ -48,11 +48,13 @@ class Material:
 
 
 def basis(config: Config) -> str:
-    """What `prepare` reads of a configuration, the seed left out: where it is the same, reviews and faults are."""
+    """What `prepare` reads of a configuration: where it is the same, faults and measured reviews are. The seed counts
+    where it draws some of these, or demonstrations, which leave others too long."""
     masking, evaluation = config.masking, config.evaluation
+    seeded = config.prompts.demonstrations or any(s.max_samples or s.spurious for s in config.data.evaluation)
     sections = [part.model_dump(mode="json") for part in (config.data, config.prompts, config.model, config.rollouts)]
     values = [evaluation.lexicon, evaluation.focus_samples, masking.view, masking.fillers, masking.masks_per_review]
-    return json.dumps([sections, values, _wants_rationales(config)], sort_keys=True)
+    return json.dumps([sections, values, _wants_rationales(config), seeded and config.run.seed], sort_keys=True)
 
 
 def prepare(config: Config, *, training: bool = True, learns: bool = True) -> Material:
@@ -142,11 +144,10 @@ def _evaluation(
 
 def _demonstrations(config: Config, builder: PromptBuilder) -> list[Example]:
     """Of the training reviews that this builder can use; they are not trained on."""
-    settings = config.prompts
+    settings, source = config.prompts, config.data.train
     if not settings.demonstrations:
         return []
-    title = f"data.train = {config.data.train.title}"
-    _, sets = _load(config, config.data.train, title, {settings.train: builder}, {})
+    _, sets = _load(config, source, f"data.train = {source.title}", {settings.train: builder}, {})
     usable = [prompt.example for prompt in sets[settings.train]]
     return draw_demonstrations(
         usable,

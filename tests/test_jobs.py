@@ -126,7 +126,7 @@ def test_validation_that_is_trained_on_or_measured_is_told(tiny_model: Path, tmp
         "test: 1 of 1 reviews stand in the validation set too",
     ]
     assert prepare(load_config(None, [*settings, "data.duplicates_across=ignore"])).notices == []
-    with pytest.raises(AfaError, match="data.validation = dev: 1 of 2 reviews"):
+    with pytest.raises(AfaError, match=r"data\.validation = dev: 1 of 2 reviews"):
         prepare(load_config(None, [*settings, "data.duplicates_across=error"]))
 
 

@@ -13,6 +13,7 @@ from afa_llm.benchmark.loading import load_benchmark, plan_cells
 from afa_llm.cli_options import build_parser
 from afa_llm.config import Config
 from afa_llm.config_loading import dump_config
+from afa_llm.data.sources import shuffled
 from afa_llm.errors import AfaError
 from afa_llm.material import Material, prepare
 
@@ -76,9 +77,26 @@ def test_arms_that_would_answer_other_reviews_are_found_before_anything_runs(tin
     (tmp_path / "e.csv").write_text("text,label\na new film,1\na film as old as the hills are,0\n")
     evaluation = f"[{{path: {tmp_path / 'e.csv'}, name: d}}]"
     arms = f"{{plain: {{}}, other: {{settings: {{data: {{evaluation: {evaluation}}}}}}}}}"
-    with pytest.raises(AfaError, match=r"one, d: other and plain: the arms do not answer the same reviews"):
+    with pytest.raises(AfaError, match=r"one, d: other and plain, seed 0: the arms do not answer the same reviews"):
         command._check_data(cells(tmp_path, tiny_model, arms), "plain")
     assert command._check_data(cells(tmp_path, tiny_model, arms.replace("name: d", "name: e")), "plain")
+
+
+def test_arms_that_would_answer_other_reviews_under_a_later_seed_are_found(tiny_model: Path, tmp_path: Path) -> None:
+    """Only those of the first seed were held against each other."""
+    first, second = ({*shuffled(8, seed)[:2]} for seed in (0, 1))
+    for name in ("e", "f"):
+        odd = {min(second - first)} if name == "f" else set()
+        rows = [f"film {n}{' of another kind' if n in odd else ''},{n % 2}\n" for n in range(8)]
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(rows))
+    plain, other = (
+        f"{{settings: {{data: {{evaluation: [{{path: {tmp_path / name}.csv, name: d, max_samples: 2}}]}}}}}}"
+        for name in ("e", "f")
+    )
+    found = cells(tmp_path, tiny_model, f"{{plain: {plain}, other: {other}}}")
+    with pytest.raises(AfaError, match=r"one, d: other and plain, seed 1: the arms do not .*1 reviews differ"):
+        command._check_data(found, "plain")
+    assert command._check_data([cell for cell in found if cell.seed == 0], "plain")
 
 
 def suite_file(tmp_path: Path, model: Path) -> Path:
