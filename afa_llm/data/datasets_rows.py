@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from afa_llm.data.file_starts import LONGEST, refuse_other_kind
 from afa_llm.data.raw_rows import RawRow, distinct
 from afa_llm.errors import AfaError
 
@@ -36,9 +37,10 @@ class HubRows(Sequence[RawRow]):
 
 
 def read_parquet(path: Path) -> list[RawRow]:
-    """All rows of a parquet file. Raises AfaError where it is damaged or empty."""
+    """All rows of a parquet file. Raises AfaError where it is damaged, empty or something else."""
     import pyarrow.parquet
 
+    _check_start(path)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = distinct(file.schema_arrow.names)
@@ -50,6 +52,13 @@ def read_parquet(path: Path) -> list[RawRow]:
     if not rows:
         raise AfaError(f"{path}: holds no rows; name a file with one review a row")
     return rows
+
+
+def _check_start(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(LONGEST)
+    if not start.startswith(b"PAR1"):
+        refuse_other_kind(path, start)
 
 
 def _values(column: Any) -> list[Any]:
@@ -73,6 +82,7 @@ def parquet_columns(path: Path) -> list[str]:
     """The names of its columns, without reading the rows. Raises AfaError where the file is damaged."""
     import pyarrow.parquet
 
+    _check_start(path)
     try:
         return distinct(pyarrow.parquet.read_schema(path).names)
     except Exception as error:  # as above

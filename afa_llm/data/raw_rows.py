@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from afa_llm.data.file_starts import LONGEST, refuse_other_kind
 from afa_llm.errors import AfaError
 
 MOST_LINES = 1000  # of one quoted CSV record; an unclosed quote would swallow the rest of the file
@@ -61,7 +62,7 @@ def read_text_file(path: Path) -> list[RawRow]:
 def rows_of(path: Path) -> Iterator[RawRow]:
     """One row after the other, those that don't parse with their problem; blank lines are no rows.
 
-    Raises AfaError for damaged archives, UTF-16, UTF-32, and files that can't be opened.
+    Raises AfaError for damaged archives, files of another kind, UTF-16, UTF-32, and files that can't be opened.
     """
     try:
         yield from TEXT_READERS[suffix_of(path)](path)
@@ -80,9 +81,7 @@ def lines_of(path: Path) -> Iterator[str]:
     """Lines with their ends; bytes that are no UTF-8 become lone surrogates, by which `bad_bytes` finds them."""
     opening: Any = gzip.open if path.name.lower().endswith(".gz") else open
     with opening(path, "rb") as binary:
-        start = binary.peek(4)[:4]
-        if start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start:
-            raise AfaError(f"{path}: encoded as UTF-16 or UTF-32, or no text at all; save it as UTF-8")
+        refuse_other_kind(path, binary.peek(LONGEST)[:LONGEST])
         yield from io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
