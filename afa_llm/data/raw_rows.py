@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import math
 import sys
@@ -100,7 +101,13 @@ def show(line: str) -> str:
 
 
 def read_jsonl(path: Path) -> Iterator[RawRow]:
-    return _json_rows(path, lines_of(path))
+    """One object a line; or what a .json may be, which programs write under this name too."""
+    lines = lines_of(path)
+    head = list(itertools.islice(lines, 2))
+    first = head[0].strip() if head else ""
+    whole = first in ("[", "{") or (first.startswith("[") and len(head) == 1)
+    every = itertools.chain(head, lines)
+    return _whole_or_lines(path, list(every)) if whole else _json_rows(path, every)
 
 
 def _json_rows(path: Path, lines: Iterable[str]) -> Iterator[RawRow]:
@@ -134,6 +141,9 @@ class _Object(dict[str, Any]):
         self.twice = next((key for key in self if keys.count(key) > 1), None) if len(self) < len(keys) else None
 
 
+_Object.__name__ = "object"  # as messages call it
+
+
 def _no_row(value: Any) -> tuple[str, str] | None:
     """(reason, kind) where a parsed JSON value can't be a row."""
     if not isinstance(value, _Object):
@@ -144,11 +154,15 @@ def _no_row(value: Any) -> tuple[str, str] | None:
 
 
 def read_json(path: Path) -> Iterator[RawRow]:
-    """One list of objects, or one object a line."""
-    lines = list(lines_of(path))
+    """One list of objects, one object, or one object a line."""
+    return _whole_or_lines(path, list(lines_of(path)))
+
+
+def _whole_or_lines(path: Path, lines: list[str]) -> Iterator[RawRow]:
     text = "".join(lines)
     if not text.lstrip().startswith("["):
-        yield from _json_rows(path, lines)
+        problem, values = _parse_object(text)
+        yield from _json_rows(path, lines) if problem else [RawRow(str(path), 1, values)]
         return
     reason = bad_bytes(text)
     if reason:
@@ -217,7 +231,9 @@ def _rows_inside(lines: list[str], delimiter: str, width: int) -> bool:
 
 def _first_record(path: Path, lines: list[str], delimiter: str) -> tuple[int, list[str]]:
     """(index of the line after the header, column names)."""
-    at = next((k for k, line in enumerate(lines) if not _blank(line, delimiter)), None)
+    told = f"sep={delimiter}"  # how a spreadsheet is told what separates the fields
+    first = (k for k, line in enumerate(lines) if not (_blank(line, delimiter) or line.lstrip('" ').startswith(told)))
+    at = next(first, None)
     if at is None:
         raise AfaError(f"{path}: holds no rows; name a file with a header and one review a row")
     fields, used, reason = _record(lines, at, delimiter)

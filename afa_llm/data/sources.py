@@ -17,7 +17,8 @@ from typing import Any
 from afa_llm.config_data import Source
 from afa_llm.data.annotations import read_annotations
 from afa_llm.data.builtin_rows import builtin_examples
-from afa_llm.data.datasets_rows import HubRows, read_hub, read_parquet
+from afa_llm.data.columns import check_columns
+from afa_llm.data.datasets_rows import read_hub, read_parquet
 from afa_llm.data.edited_rows import by_row, joined
 from afa_llm.data.labels import OTHER, LabelMapping, RawLabel
 from afa_llm.data.quarantine import BadFieldError, Quarantine
@@ -29,7 +30,6 @@ from afa_llm.errors import AfaError
 from afa_llm.records import Example
 
 FILE_TYPES = (*TEXT_READERS, ".parquet")
-COLUMN_SETTINGS = tuple(name for name in Source.model_fields if name.endswith("_column"))
 
 
 def load_examples(
@@ -63,12 +63,12 @@ def _load(source: Source, mapping: LabelMapping, seed: int, quarantine: Quaranti
         return drawn(examples, source.max_samples, seed)
     _check_rationale(source)
     rows = _rows(source)
-    _check_columns(source, rows)
+    check_columns(source, rows)
     if (edits_path := source.edits_path) is not None:
         edits = _local_rows(edits_path)
         if edits is None:
             raise AfaError(_no_such_file(edits_path, "edits_path"))
-        _check_columns(source, edits)
+        check_columns(source, edits)
         source, rows = by_row(source), joined(rows, edits, edits_path)
     rows = keep_rows(source, rows, quarantine)
     chosen = _choose(source, mapping, rows, seed, quarantine)
@@ -165,29 +165,6 @@ def _no_such_file(given: str, setting: str) -> str:
 
 def _names(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir()] if folder.is_dir() else []
-
-
-def _check_columns(source: Source, rows: Sequence[RawRow]) -> None:
-    """Raises AfaError where a configured column stands in no row at all. (Where some rows lack it, those are bad.)"""
-    columns = (
-        rows.columns if isinstance(rows, HubRows) else list(dict.fromkeys(key for row in rows for key in row.values))
-    )
-    for setting in COLUMN_SETTINGS:
-        name = getattr(source, setting)
-        if name is None or name in columns or not columns:
-            continue
-        folded = {column.lower(): column for column in columns}
-        near = difflib.get_close_matches(name.lower(), folded, 1)
-        hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
-        if len(columns) == 1 and ";" in columns[0]:
-            hint = "; its fields seem to be separated by semicolons, a .csv has commas: save it so"
-        twice = [column for column in columns if column.startswith(f"{name} (column ")]
-        if twice:
-            hint = f"; the file has several of that name: rename one, or set {setting}='{twice[0]}'"
-        raise AfaError(
-            f"{rows[0].file}: no column {name!r} (data source {source.title}, {setting}); "
-            f"there are {', '.join(columns[:40])}{hint}"
-        )
 
 
 def _choose(

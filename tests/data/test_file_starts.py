@@ -33,6 +33,7 @@ def zipped() -> bytes:
         ("r.parquet", CSV, "not a readable parquet file"),
         ("r.csv", "text,label\n".encode("utf-16"), "encoded as UTF-16 or UTF-32, or no text at all"),
     ],
+    ids=["lfs", "lfs_parquet", "gzip", "zip", "zip_in_gzip", "parquet", "csv_as_parquet", "utf16"],
 )
 def test_a_file_of_another_kind(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)

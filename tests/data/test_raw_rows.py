@@ -106,6 +106,22 @@ def test_json_holds_a_list_or_lines(tmp_path: Path) -> None:
         read(tmp_path, "r.json", '[{"text": "a"},\n')
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_under_the_name_of_lines(tmp_path: Path, indent: int | None) -> None:
+    """So `to_json` of pandas writes it; every line was a bad row."""
+    rows = [{"text": "a"}, {"text": "b"}]
+    assert good(read(tmp_path, "r.jsonl", json.dumps(rows, indent=indent) + "\n")) == [(1, "a"), (2, "b")]
+    assert good(read(tmp_path, "r.jsonl", json.dumps(rows[0], indent=indent))) == [(1, "a")]
+    assert good(read(tmp_path, "r.json", json.dumps(rows[0], indent=indent))) == [(1, "a")]
+    assert good(read(tmp_path, "r.jsonl", '{\n{"text": "a"}\n')) == [(2, "a")]  # a line that is cut off
+    assert good(read(tmp_path, "r.jsonl", '["text"]\n{"text": "a"}\n')) == [(2, "a")]
+
+
+def test_a_line_that_tells_a_spreadsheet_the_separator(tmp_path: Path) -> None:
+    for first in ("sep=,", '"sep=,"', "sep=,,"):
+        assert good(read(tmp_path, "r.csv", f"{first}\ntext,label\na,1\n")) == [(3, "a")], first
+
+
 def test_csv_keeps_quotes_commas_and_line_ends_inside_fields(tmp_path: Path) -> None:
     content = 'text,label\r\n"a ""b"", c\r\nsecond line",1\r\n5" screen,0\r\nNUL \0 here,1\r\n'
     assert good(read(tmp_path, "r.csv", content)) == [
