@@ -16,6 +16,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ def name_of(value: object) -> str:
 def distinct(names: Sequence[str]) -> list[str]:
     """The names of columns, those that stand there twice with their place: `label (column 3)`."""
     return [f"{name} (column {k})".strip() if names.count(name) > 1 else name for k, name in enumerate(names, 1)]
+
+
+def id_of(value: object) -> str:
+    """An id as text: a string, or a whole number, which tables with gaps hold as 1.0; empty for anything else."""
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def read_text_file(path: Path) -> list[RawRow]:

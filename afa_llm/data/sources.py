@@ -22,7 +22,7 @@ from afa_llm.data.datasets_rows import read_hub, read_parquet
 from afa_llm.data.edited_rows import by_row, joined
 from afa_llm.data.labels import OTHER, LabelMapping, RawLabel
 from afa_llm.data.quarantine import BadFieldError, Quarantine
-from afa_llm.data.raw_rows import TEXT_READERS, RawRow, name_of, read_text_file, suffix_of
+from afa_llm.data.raw_rows import TEXT_READERS, RawRow, id_of, name_of, read_text_file, suffix_of
 from afa_llm.data.row_filter import keep_rows
 from afa_llm.data.spurious import inject
 from afa_llm.data.words import has_word, split_words
@@ -158,6 +158,8 @@ def _local_rows(given: str) -> Sequence[RawRow] | None:
 
 def _no_such_file(given: str, setting: str) -> str:
     path = Path(os.path.expanduser(given))
+    if "://" in given:
+        return f"{given}: an address, and files are read from this machine alone; download it and name the file"
     near = difflib.get_close_matches(path.name, _names(path.parent), 1)
     hint = f"; did you mean {path.parent / near[0]}?" if near else f"; check data.*.{setting}"
     return f"{path}: no such file{hint}"
@@ -243,10 +245,11 @@ def _id(source: Source, row: RawRow) -> str:
     if source.id_column is None:
         return f"{source.title}/{row.line}{of_edit}"
     value = row.values.get(source.id_column)
-    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+    name = id_of(value)
+    if not name:
         raise BadFieldError(f"id is {value!r}, not a string or whole number", "id is missing or of wrong type")
-    _check_unicode(str(value), "id")
-    return f"{str(value).strip()}{of_edit}"
+    _check_unicode(name, "id")
+    return f"{name}{of_edit}"
 
 
 def _name(column: str | None, values: dict[str, Any]) -> str:
