@@ -171,12 +171,12 @@ def _check_data(cells: Sequence[Cell], reference: str) -> dict[tuple[str, str], 
     seen: dict[str, tuple[Work, dict[str, Reviews]]] = {}
     found: dict[tuple[str, str], Work] = {}
     asks: dict[tuple[str, str, int], dict[str, Reviews]] = {}
-    for cell in cells:
+    for cell in sorted(cells, key=lambda cell: cell.kind == "prompted"):  # what trains asks more of the same reviews
         config = cell.config
         key = basis(config)
         if key not in seen:
             try:
-                material = prepare(config)
+                material = prepare(config, learns=cell.kind == "trained")
             except AfaError as error:
                 raise AfaError(f"cell {cell.name}: {error}") from None
             evaluated = sum(len(examples) for examples in material.evaluation.values())

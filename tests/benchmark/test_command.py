@@ -36,9 +36,9 @@ def test_reviews_are_read_once_for_all_that_read_the_same(
 ) -> None:
     read: list[Config] = []
 
-    def counted(config: Config) -> Material:
+    def counted(config: Config, learns: bool) -> Material:
         read.append(config)
-        return prepare(config)
+        return prepare(config, learns=learns)
 
     monkeypatch.setattr(command, "prepare", counted)
     arms = (
@@ -46,6 +46,7 @@ def test_reviews_are_read_once_for_all_that_read_the_same(
         " other: {settings: {masking: {direction: unattended}, evaluation: {focus_fractions: [0.5]}}},"
         " replaced: {settings: {masking: {view: replace}}}}"
     )
+    arms = f"{{asked: {{kind: prompted}}, {arms[1:]}"
     works = command._check_data(cells(tmp_path, tiny_model, arms), "plain")
     assert [config.masking.view for config in read] == ["block", "replace"]
     assert {name: work.steps for name, work in works.items() if name[1] == "plain"} == {
@@ -97,6 +98,18 @@ def test_arms_that_would_answer_other_reviews_under_a_later_seed_are_found(tiny_
     with pytest.raises(AfaError, match=r"one, d: other and plain, seed 1: the arms do not .*1 reviews differ"):
         command._check_data(found, "plain")
     assert command._check_data([cell for cell in found if cell.seed == 0], "plain")
+
+
+def test_prompted_arms_need_no_reviews_that_are_fit_to_train_on(tiny_model: Path, tmp_path: Path) -> None:
+    """As `afa evaluate`, which their cells are; trained arms on the same reviews need them."""
+    prompted = "first: {kind: prompted}, second: {kind: prompted, settings: {masking: {view: replace}}}"
+    found = cells(tmp_path, tiny_model, f"{{plain: {{kind: prompted}}, {prompted}}}")
+    (tmp_path / "r.csv").write_text("text,label\na fine film,yes\na dull film,no\n")
+    assert command._check_data(found, "plain")
+    found = cells(tmp_path, tiny_model, "{plain: {kind: prompted}, other: {}}")
+    (tmp_path / "r.csv").write_text("text,label\na fine film,yes\na dull film,no\n")
+    with pytest.raises(AfaError, match=r"cell one/other/seed0: .*r\.csv: not one usable row"):
+        command._check_data(found, "plain")
 
 
 def suite_file(tmp_path: Path, model: Path) -> Path:
