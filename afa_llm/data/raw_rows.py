@@ -23,6 +23,7 @@ from typing import Any
 from afa_llm.data.file_starts import LONGEST, refuse_other_kind
 from afa_llm.errors import AfaError
 
+NOT_UTF8, BROKEN = "not UTF-8", "broken CSV record"
 MOST_LINES = 1000  # of one quoted CSV record; an unclosed quote would swallow the rest of the file
 
 
@@ -99,7 +100,8 @@ def bad_bytes(line: str) -> str | None:
     try:
         line.encode("utf-8")
     except UnicodeEncodeError as error:
-        return f"byte 0x{ord(line[error.start]) & 0xFF:02x} at character {error.start + 1} is no UTF-8"
+        byte = ord(line[error.start]) & 0xFF
+        return f"byte 0x{byte:02x} at character {error.start + 1} is no UTF-8; save the file as UTF-8"
     return None
 
 
@@ -129,7 +131,7 @@ def _parse_object(line: str) -> tuple[tuple[str, str] | None, dict[str, Any]]:
     """((reason, kind), {}) or (None, the object)."""
     reason = bad_bytes(line)
     if reason:
-        return (reason, "not UTF-8"), {}
+        return (reason, NOT_UTF8), {}
     try:
         value = json.loads(line.rstrip("\r\n"), object_pairs_hook=_Object)
     except json.JSONDecodeError as error:
@@ -174,7 +176,7 @@ def _whole_or_lines(path: Path, lines: list[str]) -> Iterator[RawRow]:
         return
     reason = bad_bytes(text)
     if reason:
-        raise AfaError(f"{path}: {reason}; save it as UTF-8, or as .jsonl, where one bad line costs one row")
+        raise AfaError(f"{path}: {reason}, or as .jsonl, where one bad line costs one row")
     try:
         values = json.loads(text, object_pairs_hook=_Object)
     except json.JSONDecodeError as error:
@@ -210,13 +212,12 @@ def _separated(path: Path, delimiter: str) -> Iterator[RawRow]:
         if not lines[at].strip():
             at += 1
             continue
-        fields, used, reason = _record(lines, at, delimiter)
-        if not reason and broken and used == 1 and lines[at].count('"') % 2:
-            reason = "a quote without its partner, after a broken record"
-        if not reason and used > 1 and _rows_inside(lines[at : at + used], delimiter, len(header)):
-            used, reason = 1, "a quote that only a later row closes"
-        broken = bool(reason)
-        problem = (reason, "broken CSV record") if reason else None
+        fields, used, problem = _record(lines, at, delimiter)
+        if not problem and broken and used == 1 and lines[at].count('"') % 2:
+            problem = ("a quote without its partner, after a broken record", BROKEN)
+        if not problem and used > 1 and _rows_inside(lines[at : at + used], delimiter, len(header)):
+            used, problem = 1, ("a quote that only a later row closes", BROKEN)
+        broken = problem is not None and problem[1] == BROKEN
         if not problem and not named <= len(fields) <= len(header):
             problem = (f"{len(fields)} fields where the header has {len(header)}", "wrong number of fields")
         nameless = next((field for field in fields[named:] if field.strip()), None)
@@ -244,10 +245,10 @@ def _first_record(path: Path, lines: list[str], delimiter: str) -> tuple[int, li
     at = next(first, None)
     if at is None:
         raise AfaError(f"{path}: holds no rows; name a file with a header and one review a row")
-    fields, used, reason = _record(lines, at, delimiter)
+    fields, used, problem = _record(lines, at, delimiter)
     names = [name.strip() for name in fields]
-    if reason:
-        raise AfaError(f"{path} line {at + 1}: the header can't be read: {reason}")
+    if problem:
+        raise AfaError(f"{path} line {at + 1}: the header can't be read: {problem[0]}")
     if not any(names):
         raise AfaError(f"{path} line {at + 1}: the header names no column; write one, such as text{delimiter}label")
     return at + used, names
@@ -257,16 +258,18 @@ def _blank(line: str, delimiter: str) -> bool:
     return not line.replace(delimiter, "").strip()
 
 
-def _record(lines: list[str], at: int, delimiter: str) -> tuple[list[str], int, str | None]:
-    """(fields, lines used, reason) of the record that starts at line `at`; after a failure one line is used."""
+def _record(lines: list[str], at: int, delimiter: str) -> tuple[list[str], int, tuple[str, str] | None]:
+    """(fields, lines used, problem) of the record that starts at line `at`; after a failure one line is used."""
     csv.field_size_limit(sys.maxsize)
     window = (lines[k] for k in range(at, min(at + MOST_LINES, len(lines))))
     reader = csv.reader(window, delimiter=delimiter, strict=True)
     try:
         fields = next(reader)
     except csv.Error as error:
-        return [], 1, "a quote that is never closed" if "unexpected end" in str(error) else f"not valid CSV: {error}"
-    return fields, reader.line_num, bad_bytes("".join(lines[at : at + reader.line_num]))
+        never = "unexpected end" in str(error)
+        return [], 1, ("a quote that is never closed" if never else f"not valid CSV: {error}", BROKEN)
+    reason = bad_bytes("".join(lines[at : at + reader.line_num]))
+    return fields, reader.line_num, (reason, NOT_UTF8) if reason else None
 
 
 TEXT_READERS: dict[str, Callable[[Path], Iterator[RawRow]]] = {

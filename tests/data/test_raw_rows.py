@@ -50,7 +50,7 @@ def test_one_bad_line_of_jsonl_costs_one_row(tmp_path: Path) -> None:
     assert reasons[2].startswith("not valid JSON: Unterminated string")
     assert reasons[4] == "a JSON list, not an object"
     assert reasons[5] == "a JSON str, not an object"
-    assert reasons[7] == "byte 0xe9 at character 20 is no UTF-8"
+    assert reasons[7] == "byte 0xe9 at character 20 is no UTF-8; save the file as UTF-8"
     assert reasons[8].startswith("not valid JSON: Extra data (character 17)")
     assert next(row.raw for row in rows if row.line == 7) == '{"text": "latin caf\\xe9"}'
 
@@ -167,8 +167,11 @@ def test_csv_rows_of_the_wrong_width_and_bytes(tmp_path: Path) -> None:
     assert bad(rows) == [
         (2, "3 fields where the header has 2"),
         (3, "1 fields where the header has 2"),
-        (4, "byte 0xe9 at character 4 is no UTF-8"),
+        (4, "byte 0xe9 at character 4 is no UTF-8; save the file as UTF-8"),
     ]
+    assert [row.problem[1] for row in rows if row.problem] == ["wrong number of fields"] * 2 + ["not UTF-8"]
+    with pytest.raises(AfaError, match=r"r\.csv line 1: the header can't be read: .* is no UTF-8; save the file as"):
+        read(tmp_path, "r.csv", b"text,\xe9tiquette\na,1\n")
 
 
 def test_columns_named_twice_are_told_apart_by_their_place(tmp_path: Path) -> None:
