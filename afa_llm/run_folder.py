@@ -220,10 +220,12 @@ def counted_elsewhere(config: Config, adapter: Path | None) -> list[str]:
 
 
 def _drawn_from(config: Config) -> object:
-    """What decides which reviews data.train gives, but for the file itself; the seed counts where some are drawn."""
+    """What decides which reviews data.train gives, but for the file itself; the seed counts where some are drawn, the
+    labels where a word is put into those of one: an evaluation does not ask for them otherwise."""
     train = config.data.train
     seed = config.run.seed if train.max_samples is not None or train.spurious is not None else None
-    return train.model_dump(exclude={"name"}), list(config.data.labels.items()), seed
+    labels = list(config.data.labels.items()) if train.spurious is not None else None
+    return train.model_dump(exclude={"name"}), labels, seed
 
 
 def tell_data(material: Material, world: World) -> None:
