@@ -64,7 +64,8 @@ def _check_start(path: Path) -> None:
 def _values(column: Any) -> list[Any]:
     """A column's values in Python's types; a value that has none there would sink them all."""
     try:
-        return list(column.to_pylist())
+        found = list(column.to_pylist())
+        return [_text(value) if isinstance(value, bytes) else value for value in found]
     except Exception:  # text that is no UTF-8, a year 30000
         return [_value(cell) for cell in column]
 
@@ -76,6 +77,14 @@ def _value(cell: Any) -> Any:
         return bytes(cell.as_buffer())
     except Exception:
         return str(cell.type)
+
+
+def _text(value: bytes) -> str | bytes:
+    """Some writers (Hive, Impala, old Spark) leave it unsaid that their bytes are text."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value
 
 
 def parquet_columns(path: Path) -> list[str]:

@@ -105,3 +105,15 @@ def test_parquet_rows_and_its_damage(tmp_path: Path) -> None:
         read_parquet(empty)
     with pytest.raises(AfaError, match="not a readable parquet file"):
         read_parquet(bad)
+
+
+def test_bytes_that_are_text(tmp_path: Path) -> None:
+    """A file of an old Spark had no usable row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = [pa.array(["café".encode(), b"caf\xe9", None]), pa.array([b"pos", b"neg", b"pos"])]
+    pq.write_table(pa.Table.from_arrays(columns, ["text", "label"]), tmp_path / "r.parquet")
+    rows = [row.values for row in read_parquet(tmp_path / "r.parquet")]
+    assert [row["text"] for row in rows] == ["café", b"caf\xe9", None]
+    assert [row["label"] for row in rows] == ["pos", "neg", "pos"]
