@@ -98,9 +98,18 @@ def _doctor(options: argparse.Namespace) -> None:
 def _plan(options: argparse.Namespace) -> None:
     config = _load(options)
     _be_quiet()
+    from afa_llm.data.prompts import longest_answers
+    from afa_llm.data.suites import with_labels
+    from afa_llm.models.adapters import load_tokenizer
     from afa_llm.planning import command
 
-    sys.exit(command.run(options, config))
+    config = with_labels(config)
+    try:
+        answers = longest_answers(config.prompts, tuple(config.data.labels), load_tokenizer(config.model))
+    except AfaError as error:  # config.json alone is enough for a plan
+        tell(f"afa plan: answers are taken at one token, for theirs are not known: {error}")
+        sys.exit(command.run(options, config))
+    sys.exit(command.run(options, config, answers))
 
 
 def _suites(options: argparse.Namespace) -> None:

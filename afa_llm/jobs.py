@@ -149,7 +149,7 @@ def evaluate(config: Config, adapter: Path | None) -> Path:
     with _job(config) as world, reserved_folder(config, world, adapter=adapter, evaluates=True) as folder:
         check_folder(config, world)
         config = settle_dtype(config, world)
-        notices = [*lacking(given, config), *(counted_elsewhere(config, adapter) if adapter is not None else [])]
+        notices = [*lacking(given, config), *counted_elsewhere(config, adapter)]
         asks = config.asks_engine(training=False)
         material = _prepare(config if asks else _without_engine(config), world, clock, notices, learns=False)
         with clock.phase("model"):

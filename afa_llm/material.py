@@ -48,25 +48,27 @@ class Material:
 
 
 def basis(config: Config) -> str:
-    """What `prepare` reads of a configuration, the seed left out: where it is the same, reviews and faults are."""
+    """What `prepare` reads of a configuration: where it is the same, faults and measured reviews are. The seed counts
+    where it draws some of these, or demonstrations, which leave others too long."""
     masking, evaluation = config.masking, config.evaluation
+    seeded = config.prompts.demonstrations or any(s.max_samples or s.spurious for s in config.data.evaluation)
     sections = [part.model_dump(mode="json") for part in (config.data, config.prompts, config.model, config.rollouts)]
     values = [evaluation.lexicon, evaluation.focus_samples, masking.view, masking.fillers, masking.masks_per_review]
-    return json.dumps([sections, values, _wants_rationales(config)], sort_keys=True)
+    return json.dumps([sections, values, _wants_rationales(config), seeded and config.run.seed], sort_keys=True)
 
 
 def prepare(config: Config, *, training: bool = True, learns: bool = True) -> Material:
     """Tokenizer, reviews and prompts, all checked. Raises AfaError for whatever a user has to mend.
 
     `training`: whether the reviews to train on are read; `learns`: whether anything is trained on them, so that they
-    have to be fit for it.
+    have to be fit for it. Else their texts alone count, and their labels may be others than those measured.
     """
     check_engine(config.rollouts)
     lexicon = read_lexicon(config.evaluation.lexicon)
     tokenizer, quarantines = load_tokenizer(config.model), dict[str, Quarantine]()
     builders, shown = _builders(config, tokenizer)
-    train, train_prompts = _training(config, builders, shown, quarantines) if training else ([], [])
-    validation, validation_prompts = _validation(config, builders, quarantines) if training else ([], [])
+    train, train_prompts = _training(config, builders, shown, quarantines, learns) if training else ([], [])
+    validation, validation_prompts = _validation(config, builders, quarantines, learns) if training else ([], [])
     evaluation, prompt_sets, focus_prompts = _evaluation(config, builders, quarantines)
     notices = _one_sided(tuple(config.data.labels), evaluation, focus_prompts)
     notices += _check_duplicates(config, train, validation, evaluation)
@@ -110,10 +112,12 @@ def _training(
     builders: Mapping[str, PromptBuilder],
     shown: Sequence[Example],
     quarantines: dict[str, Quarantine],
+    learns: bool,
 ) -> tuple[list[Example], list[Prompt]]:
     """Reviews to train on, and their prompts: all but those that are shown as demonstrations."""
     name, source = config.prompts.train, config.data.train
-    examples, sets = _load(config, source, f"train: {source.title}", {name: builders[name]}, quarantines)
+    title, asked = f"data.train = {source.title}", {name: builders[name]}
+    examples, sets = _load(config, source, title, asked, quarantines, labelled=learns)
     ids = {example.example_id for example in shown}  # the reviews themselves may have been cut since
     prompts = [prompt for prompt in sets[name] if prompt.example.example_id not in ids]
     if not prompts:
@@ -140,11 +144,10 @@ def _evaluation(
 
 def _demonstrations(config: Config, builder: PromptBuilder) -> list[Example]:
     """Of the training reviews that this builder can use; they are not trained on."""
-    settings = config.prompts
+    settings, source = config.prompts, config.data.train
     if not settings.demonstrations:
         return []
-    title = f"train: {config.data.train.title}"
-    _, sets = _load(config, config.data.train, title, {settings.train: builder}, {})
+    _, sets = _load(config, source, f"data.train = {source.title}", {settings.train: builder}, {})
     usable = [prompt.example for prompt in sets[settings.train]]
     return draw_demonstrations(
         usable,
@@ -161,10 +164,12 @@ def _load(
     title: str,
     builders: Mapping[str, PromptBuilder],
     quarantines: dict[str, Quarantine],
+    *,
+    labelled: bool = True,
 ) -> tuple[list[Example], dict[str, list[Prompt]]]:
     """Reviews of a source and their prompts by template. What is set aside is checked source by source."""
     data, found = config.data, Quarantine()
-    examples = load_examples(source, data.labels, seed=config.run.seed, quarantine=found)
+    examples = load_examples(source, data.labels, seed=config.run.seed, quarantine=found, labelled=labelled)
     prompts = {}
     for name, builder in builders.items():
         unusable = Quarantine()
@@ -196,18 +201,18 @@ def _regrouped(prompts: list[Prompt], settings: Spurious, quarantine: Quarantine
 
 
 def _validation(
-    config: Config, builders: Mapping[str, PromptBuilder], quarantines: dict[str, Quarantine]
+    config: Config, builders: Mapping[str, PromptBuilder], quarantines: dict[str, Quarantine], learns: bool
 ) -> tuple[list[Example], list[Prompt]]:
     source = config.data.validation
     if source is None:
         return [], []
-    name = config.prompts.train
-    examples, sets = _load(config, source, _validation_title(config), {name: builders[name]}, quarantines)
+    name, title = config.prompts.train, _validation_title(config)
+    examples, sets = _load(config, source, title, {name: builders[name]}, quarantines, labelled=learns)
     return examples, sets[name]
 
 
 def _validation_title(config: Config) -> str:
-    return f"validation: {config.data.validation.title}" if config.data.validation else ""
+    return f"data.validation = {config.data.validation.title}" if config.data.validation else ""
 
 
 def _prompt_set(config: Config, title: str, name: str, builder: PromptBuilder, prompts: list[Prompt]) -> PromptSet:

@@ -16,6 +16,7 @@ import yaml
 
 from afa_llm.config import Config
 from afa_llm.config_checks import texts_of
+from afa_llm.config_data import Data
 from afa_llm.config_loading import dump_config, load_config
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.errors import AfaError
@@ -194,10 +195,15 @@ def changed_settings(folder: Path, config: Config) -> list[str]:
     return found
 
 
-def counted_elsewhere(config: Config, adapter: Path) -> list[str]:
+def counted_elsewhere(config: Config, adapter: Path | None) -> list[str]:
     """A notice where the words that an evaluation calls rare or frequent are counted in other reviews than the adapter
-    was trained on, or where nobody knows. Rare words, words of like frequency and slices all hang on them."""
+    was trained on, or where nobody knows. Rare words, words of like frequency and slices all hang on them. Without an
+    adapter, where they are counted in the packaged reviews, though others are measured."""
     counted = f"how rare a word is, is counted in data.train = {config.data.train.title}"
+    if adapter is None:
+        packaged = Data().train
+        strange = config.data.train == packaged and {s.path for s in config.data.evaluation} != {packaged.path}
+        return [f"{counted}; set it to reviews like those that are measured"] if strange else []
     run = adapter.resolve().parent
     if not _is_run(run):
         return [f"{counted}; set it to the reviews that {adapter} was trained on, if it is not"]
@@ -214,10 +220,12 @@ def counted_elsewhere(config: Config, adapter: Path) -> list[str]:
 
 
 def _drawn_from(config: Config) -> object:
-    """What decides which reviews data.train gives, but for the file itself; the seed counts where some are drawn."""
+    """What decides which reviews data.train gives, but for the file itself; the seed counts where some are drawn, the
+    labels where a word is put into those of one: an evaluation does not ask for them otherwise."""
     train = config.data.train
     seed = config.run.seed if train.max_samples is not None or train.spurious is not None else None
-    return train.model_dump(exclude={"name"}), list(config.data.labels.items()), seed
+    labels = list(config.data.labels.items()) if train.spurious is not None else None
+    return train.model_dump(exclude={"name"}), labels, seed
 
 
 def tell_data(material: Material, world: World) -> None:

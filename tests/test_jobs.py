@@ -122,11 +122,11 @@ def test_validation_that_is_trained_on_or_measured_is_told(tiny_model: Path, tmp
     settings += [f"data.evaluation=[{{path: {tmp_path / 'test.jsonl'}}}]"]
     told = prepare(load_config(None, settings)).notices
     assert [notice.split(" (")[0] for notice in told] == [
-        "validation: dev: 1 of 2 reviews stand in the training set too",
+        "data.validation = dev: 1 of 2 reviews stand in the training set too",
         "test: 1 of 1 reviews stand in the validation set too",
     ]
     assert prepare(load_config(None, [*settings, "data.duplicates_across=ignore"])).notices == []
-    with pytest.raises(AfaError, match="validation: dev: 1 of 2 reviews"):
+    with pytest.raises(AfaError, match=r"data\.validation = dev: 1 of 2 reviews"):
         prepare(load_config(None, [*settings, "data.duplicates_across=error"]))
 
 
@@ -163,10 +163,24 @@ def test_a_spurious_word_that_is_cut_off_is_in_no_group_and_told(tiny_model: Pat
         "negative, without honestly",
         "positive, without honestly",
     }
-    assert "4 × spurious.token was cut off with the end of the review" in cut.quarantines["train: r"].summary()
+    assert "4 × spurious.token was cut off with the end of the review" in cut.quarantines["data.train = r"].summary()
     kept = prepare(load_config(None, [*settings, "data.train.spurious.place=start"]))
     groups = [prompt.example.group for prompt in kept.train_prompts]
     assert groups == ["negative, without honestly", "positive, with honestly"] * 4
+
+
+def test_bad_rows_name_the_setting_that_reads_them(tiny_model: Path, tmp_path: Path) -> None:
+    """`afa train` said "train: train: train: 1 of 3 rows are bad" of a file called train.jsonl."""
+    labels = {"train": [0, 1, 7], "good": [0, 1, 1]}
+    for name, found in labels.items():
+        rows = [json.dumps({"text": f"film {n} of {name}", "label": label}) for n, label in enumerate(found)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(row + "\n" for row in rows))
+    settings = [f"model.path={tiny_model}", "masking.masks_per_review=2", "data.evaluation=[]"]
+    good, bad = (f"{tmp_path / name}.jsonl" for name in ("good", "train"))
+    with pytest.raises(AfaError, match=r"^data\.train = train: 1 of 3 rows are bad"):
+        prepare(load_config(None, [*settings, f"data.train.path={bad}"]))
+    with pytest.raises(AfaError, match=r"^data\.validation = train: 1 of 3 rows are bad"):
+        prepare(load_config(None, [*settings, f"data.train.path={good}", f"data.validation.path={bad}"]))
 
 
 def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_path: Path) -> None:
@@ -297,3 +311,39 @@ def test_a_best_among_one_is_told(settings: list[str], told: bool, capsys: pytes
     given = ["training.adapter=best", "data.validation={path: 'builtin:planted', split: validation}", *settings]
     jobs._advise_best(load_config(None, given), 10, start("plain", 1))
     assert ("after the last of 10 steps alone" in capsys.readouterr().err) == told
+
+
+def test_an_evaluation_asks_no_labels_of_the_training_reviews(tiny_model: Path, tmp_path: Path) -> None:
+    """Grades are measured, and the adapter was trained on two labels: the words of its reviews are counted alone."""
+    lines = {"grades": ["low", "fair", "high"] * 2, "train": ["neg", "pos", None] * 4}
+    for name, labels in lines.items():
+        rows = [json.dumps({"text": f"a film {n} of {name}", "label": label}) for n, label in enumerate(labels)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(row + "\n" for row in rows))
+    answers = '{low: " bad", fair: " fair", high: " good"}'
+    (tmp_path / "t.yaml").write_text(f'templates: {{t: {{prompt: "{{review}} It is", answers: {answers}}}}}')
+    settings = [f"model.path={tiny_model}", "data.labels={low: [low], fair: [fair], high: [high]}"]
+    settings += [f"data.evaluation=[{{path: {tmp_path / 'grades.jsonl'}}}]", f"prompts.file={tmp_path / 't.yaml'}"]
+    settings += ["prompts.train=t", "prompts.evaluation=[t]", "data.max_bad_rows=4"]
+    train = [f"data.train.path={tmp_path / 'train.jsonl'}"]
+    measured = prepare(load_config(None, [*settings, *train]), learns=False)
+    assert [example.text for example in measured.train_examples][:3] == [f"a film {n} of train" for n in (0, 1, 3)]
+    told = measured.quarantines["data.train = train"].summary()
+    assert "4 × label is missing" in told and "8 × label that data.labels lacks; no label is asked for here" in told
+    assert len(prepare(load_config(None, settings), learns=False).train_examples) > 8  # the packaged reviews
+    with pytest.raises(AfaError, match="× unknown label 'neg'"):
+        prepare(load_config(None, [*settings, *train]))
+    with pytest.raises(AfaError, match=r"data\.labels \(low, fair, high\) lacks 0; name reviews of your own"):
+        prepare(load_config(None, settings))
+
+
+@pytest.mark.usefixtures("no_model")
+def test_an_evaluation_of_a_base_tells_where_words_are_counted_in_packaged_reviews(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.jsonl").write_text('{"text": "a fine film", "label": 1}\n{"text": "a dull film", "label": 0}\n')
+    settings = [f"model.path={tiny_model}", f"run.output_dir={tmp_path / 'runs'}"]
+    own = [f"data.evaluation=[{{path: {tmp_path / 'r.jsonl'}}}]"]
+    for given, told in ((own, True), ([*own, f"data.train.path={tmp_path / 'r.jsonl'}"], False), ([], False)):
+        with pytest.raises(AssertionError, match="a model is loaded"):
+            jobs.evaluate(load_config(None, [*settings, *given]), None)
+        assert ("counted in data.train = planted_train" in capsys.readouterr().err) == told

@@ -210,6 +210,7 @@ def test_words_counted_in_other_reviews_than_the_adapter_was_trained_on_are_told
     for same in (
         ["data.train.max_samples=64", "run.seed=3"],
         ["data.train.max_samples=64", "run.seed=3", "lora.rank=1"],
+        ["data.train.max_samples=64", "run.seed=3", "data.labels={low: [1], high: [2]}"],  # of what is measured
     ):
         assert counted_elsewhere(load_config(None, same), run / "adapter") == []
         assert counted_elsewhere(load_config(None, same), alone) == []

@@ -166,37 +166,36 @@ def _tell_changed(cells: Sequence[Cell]) -> None:
 
 
 def _check_data(cells: Sequence[Cell], reference: str) -> dict[tuple[str, str], Work]:
-    """Every data set read and every prompt built once, before anything runs. Raises AfaError that names the cell."""
+    """Every data set read and every prompt built once, before anything runs; under each seed where the seed decides
+    what is measured. Raises AfaError that names the cell."""
     seen: dict[str, tuple[Work, dict[str, Reviews]]] = {}
     found: dict[tuple[str, str], Work] = {}
-    asks: dict[tuple[str, str], dict[str, Reviews]] = {}
-    for cell in cells:
-        if (cell.data_set, cell.arm) in found:
-            continue
+    asks: dict[tuple[str, str, int], dict[str, Reviews]] = {}
+    for cell in sorted(cells, key=lambda cell: cell.kind == "prompted"):  # what trains asks more of the same reviews
         config = cell.config
         key = basis(config)
         if key not in seen:
             try:
-                material = prepare(config)
+                material = prepare(config, learns=cell.kind == "trained")
             except AfaError as error:
                 raise AfaError(f"cell {cell.name}: {error}") from None
             evaluated = sum(len(examples) for examples in material.evaluation.values())
             reviews = {title: asked(prompt_sets) for title, prompt_sets in material.prompt_sets.items()}
             seen[key] = Work(len(material.train_prompts), 0, evaluated), reviews
-        work, asks[cell.data_set, cell.arm] = seen[key]
+        work, asks[cell.data_set, cell.arm, cell.seed] = seen[key]
         steps = planned_steps(config.training, work.reviews) if cell.kind == "trained" else 0
-        found[cell.data_set, cell.arm] = replace(work, steps=steps)
+        found.setdefault((cell.data_set, cell.arm), replace(work, steps=steps))
     _check_same_reviews(asks, reference)
     return found
 
 
-def _check_same_reviews(asks: Mapping[tuple[str, str], Mapping[str, Reviews]], reference: str) -> None:
+def _check_same_reviews(asks: Mapping[tuple[str, str, int], Mapping[str, Reviews]], reference: str) -> None:
     """Raises AfaError where an arm of a data set will answer other reviews than the reference: told before hours of
     training, not after."""
-    for (data_set, arm), sets in asks.items():
-        others = asks.get((data_set, reference), {})
+    for (data_set, arm, seed), sets in asks.items():
+        others = asks.get((data_set, reference, seed), {})
         for title in (title for title in sets if title in others):
-            check_same(sets[title], others[title], f"{data_set}, {title}: {arm} and {reference}")
+            check_same(sets[title], others[title], f"{data_set}, {title}: {arm} and {reference}, seed {seed}")
 
 
 def _plan_table(cells: Sequence[Cell], works: dict[tuple[str, str], Work]) -> Table:

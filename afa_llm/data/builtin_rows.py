@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from afa_llm.config_data import Source
 from afa_llm.data.checklist import checklist_examples
-from afa_llm.data.labels import LabelMapping
+from afa_llm.data.labels import OTHER, LabelMapping
 from afa_llm.data.planted import CLASSES, DATA_SEED, SIZES, planted_examples
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
@@ -41,7 +41,11 @@ def _class(source: Source, mapping: LabelMapping, value: int, name: str) -> int:
     """The name comes before the number: among three or five classes 1 is not positive."""
     if name in mapping.names:
         return mapping.names.index(name)
-    found = next((label for label in map(mapping.find, (name, value)) if label is not None), None)
-    if found is None:
-        raise AfaError(f"{source.path}: its labels are 0 (negative) and 1 (positive); data.labels lacks {value}")
-    return found
+    found = [label for label in map(mapping.find, (name, value)) if label is not None]
+    if not found:
+        raise AfaError(
+            f"{source.path}: its labels are 0 (negative) and 1 (positive), and data.labels "
+            f"({', '.join(mapping.names)}) lacks {value}; name reviews of your own (data.train.path, data.evaluation), "
+            f"or add {value} to the label that it means"
+        )
+    return next((label for label in found if label != OTHER), OTHER)

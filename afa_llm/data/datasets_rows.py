@@ -1,15 +1,18 @@
-"""Rows through the `datasets` library: parquet files and data sets of the hub. The one door to that library."""
+"""Rows of parquet files, and of data sets of the hub through the `datasets` library: the one door to that library.
+
+Parquet is read by pyarrow itself: `datasets` refuses a whole file over one column of a type it doesn't know (maps).
+"""
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from afa_llm.data.raw_rows import RawRow
+from afa_llm.data.file_starts import LONGEST, refuse_other_kind
+from afa_llm.data.raw_rows import RawRow, distinct
 from afa_llm.errors import AfaError
 
 
@@ -34,31 +37,65 @@ class HubRows(Sequence[RawRow]):
 
 
 def read_parquet(path: Path) -> list[RawRow]:
-    """All rows of a parquet file. Raises AfaError where it is damaged or empty."""
+    """All rows of a parquet file. Raises AfaError where it is damaged, empty or something else."""
+    import pyarrow.parquet
+
+    _check_start(path)
     try:
-        stream = _stream(path)
-        rows = [RawRow(str(path), number, dict(values)) for number, values in enumerate(stream, 1)]
-    except Exception as error:  # pyarrow and datasets raise a dozen kinds here, all meaning the same to a user
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = distinct(file.schema_arrow.names)
+            batches = [zip(*map(_values, batch.columns), strict=True) for batch in file.iter_batches()]
+        every = (dict(zip(names, row, strict=True)) for batch in batches for row in batch)
+        rows = [RawRow(str(path), number, values) for number, values in enumerate(every, 1)]
+    except Exception as error:  # pyarrow raises a dozen kinds here, all meaning the same to a user
         raise AfaError(f"{path}: not a readable parquet file: {_first_line(error)}") from None
     if not rows:
         raise AfaError(f"{path}: holds no rows; name a file with one review a row")
     return rows
 
 
+def _check_start(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(LONGEST)
+    if not start.startswith(b"PAR1"):
+        refuse_other_kind(path, start)
+
+
+def _values(column: Any) -> list[Any]:
+    """A column's values in Python's types; a value that has none there would sink them all."""
+    try:
+        found = list(column.to_pylist())
+        return [_text(value) if isinstance(value, bytes) else value for value in found]
+    except Exception:  # text that is no UTF-8, a year 30000
+        return [_value(cell) for cell in column]
+
+
+def _value(cell: Any) -> Any:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        return bytes(cell.as_buffer())
+    except Exception:
+        return str(cell.type)
+
+
+def _text(value: bytes) -> str | bytes:
+    """Some writers (Hive, Impala, old Spark) leave it unsaid that their bytes are text."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value
+
+
 def parquet_columns(path: Path) -> list[str]:
     """The names of its columns, without reading the rows. Raises AfaError where the file is damaged."""
+    import pyarrow.parquet
+
+    _check_start(path)
     try:
-        stream = _stream(path)
-        return list(stream.column_names or next(iter(stream), {}))
+        return distinct(pyarrow.parquet.read_schema(path).names)
     except Exception as error:  # as above
         raise AfaError(f"{path}: not a readable parquet file: {_first_line(error)}") from None
-
-
-def _stream(path: Path) -> Any:
-    import datasets
-
-    name = glob.escape(str(path))  # they'd take it for a pattern
-    return datasets.load_dataset("parquet", data_files=name, split="train", streaming=True)
 
 
 def read_hub(name: str, subset: str | None, split: str, revision: str | None) -> HubRows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Literal
 
 from afa_llm.data.words import blank_breaks
@@ -23,10 +23,13 @@ def normalised(text: str) -> str:
     return "".join(filter(str.isalnum, folded)) or "".join(folded.split())
 
 
-def find_duplicates(known: Iterable[Example], examples: Iterable[Example]) -> list[str]:
+def normalised_texts(examples: Iterable[Example]) -> frozenset[str]:
+    return frozenset(normalised(example.text) for example in examples)
+
+
+def find_duplicates(known: Set[str], examples: Iterable[Example]) -> list[str]:
     """Ids of the reviews of `examples` whose normalised text stands in `known`, in their order."""
-    seen = {normalised(example.text) for example in known}
-    return [example.example_id for example in examples if normalised(example.text) in seen]
+    return [example.example_id for example in examples if normalised(example.text) in known]
 
 
 def check_sets(
@@ -38,30 +41,30 @@ def check_sets(
     policy: Policy,
 ) -> list[str]:
     """The warnings to print. Raises AfaError with policy error."""
-    found = [check_overlap(train, examples, title=title, policy=policy) for title, examples in evaluation.items()]
+    if policy == "ignore":
+        return []
+    trained, chosen = normalised_texts(train), normalised_texts(validation)
+    found = [check_overlap(trained, examples, title=title, policy=policy) for title, examples in evaluation.items()]
     effect = "the best step is chosen by what was trained on"
-    found.append(check_overlap(train, validation, title=validation_title, policy=policy, effect=effect))
+    found.append(check_overlap(trained, validation, title=validation_title, policy=policy, effect=effect))
     effect = "its scores are flattered where training.adapter=best chooses by them"
     found += [
-        check_overlap(validation, examples, title=title, policy=policy, known_as="the validation set", effect=effect)
+        check_overlap(chosen, examples, title=title, policy=policy, known_as="the validation set", effect=effect)
         for title, examples in evaluation.items()
     ]
     return [message for message in found if message]
 
 
 def check_overlap(
-    known: Iterable[Example],
-    examples: Iterable[Example],
+    known: Set[str],
+    examples: Sequence[Example],
     *,
     title: str,
-    policy: Policy,
+    policy: Literal["warn", "error"],
     known_as: str = "the training set",
     effect: str = "its scores are flattered by what was trained on",
 ) -> str | None:
     """The warning to print for the set `title`, None where there is none. Raises AfaError with policy error."""
-    if policy == "ignore":
-        return None
-    examples = list(examples)
     found = find_duplicates(known, examples)
     if not found:
         return None

@@ -12,6 +12,8 @@ from afa_llm.errors import AfaError
 
 WHOLE = re.compile(r"[+-]?\d{1,15}(?:\.0*)?", re.ASCII)
 RawLabel = str | int | float | bool
+OTHER = -1
+"""The class of a label that `data.labels` doesn't know, where nobody asks for labels."""
 
 
 def label_key(value: object) -> str | None:
@@ -37,9 +39,13 @@ def label_key(value: object) -> str | None:
 class LabelMapping:
     """`data.labels`: name of each class -> the raw values that mean it. The order of names is the order of classes."""
 
-    def __init__(self, labels: Mapping[str, tuple[RawLabel, ...]]) -> None:
-        """Raises AfaError where two classes claim values that mean the same, or a value can't be matched at all."""
+    def __init__(self, labels: Mapping[str, tuple[RawLabel, ...]], *, others: bool = False) -> None:
+        """`others`: a value that no class claims is of class OTHER.
+
+        Raises AfaError where two classes claim values that mean the same, or a value can't be matched at all.
+        """
         self.names = tuple(labels)
+        self._unclaimed = OTHER if others else None
         self._class_of: dict[str, int] = {}
         self._shown = ", ".join(f"{name}: {list(values)}" for name, values in labels.items())
         for index, (name, values) in enumerate(labels.items()):
@@ -54,7 +60,7 @@ class LabelMapping:
     def find(self, value: object) -> int | None:
         """The class of a raw value, None where the mapping doesn't know it."""
         key = label_key(value)
-        return None if key is None else self._class_of.get(key)
+        return None if key is None else self._class_of.get(key, self._unclaimed)
 
     def explain(self, value: object) -> tuple[str, str]:
         """(reason, kind) for a value that `find` doesn't know."""

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from afa_llm.config_data import Prompts
 from afa_llm.data.answers import answer_words
 from afa_llm.data.chat import ChatFrame
 from afa_llm.data.demonstrations import SEPARATOR
 from afa_llm.data.quarantine import Quarantine
-from afa_llm.data.templates import Template
+from afa_llm.data.templates import Template, load_templates
 from afa_llm.data.words import split_words
 from afa_llm.errors import AfaError
 from afa_llm.records import AnswerWords, Example, Prompt
@@ -274,3 +275,10 @@ def _first_words(example: Example, count: int) -> Example:
 def neutral_prompt(builder: PromptBuilder, text: str) -> Prompt:
     """A content-free prompt for calibration: any text in the review's place, even none; its label means nothing."""
     return builder.build_unchecked(Example(f"neutral/{text}", text, 0, split_words(text)))
+
+
+def longest_answers(settings: Prompts, labels: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> AnswerWords:
+    """Those of the template with the longest answer in tokens. Raises AfaError for templates that can't be used."""
+    templates = load_templates(settings.file, [settings.train, *settings.evaluation], labels)
+    found = [PromptBuilder(tokenizer, each, labels, settings.chat).answer_words for each in templates.values()]
+    return max(found, key=lambda answers: max(map(len, answers.token_ids)))

@@ -9,17 +9,21 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import math
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from afa_llm.data.file_starts import LONGEST, refuse_other_kind
 from afa_llm.errors import AfaError
 
+NOT_UTF8, BROKEN = "not UTF-8", "broken CSV record"
 MOST_LINES = 1000  # of one quoted CSV record; an unclosed quote would swallow the rest of the file
 
 
@@ -45,6 +49,18 @@ def name_of(value: object) -> str:
     return "" if missing else str(value).strip()
 
 
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names of columns, those that stand there twice with their place: `label (column 3)`."""
+    return [f"{name} (column {k})".strip() if names.count(name) > 1 else name for k, name in enumerate(names, 1)]
+
+
+def id_of(value: object) -> str:
+    """An id as text: a string, or a whole number, which tables with gaps hold as 1.0; empty for anything else."""
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
 def read_text_file(path: Path) -> list[RawRow]:
     """All rows, as `rows_of` gives them. Raises AfaError as it does, and for files without rows."""
     rows = list(rows_of(path))
@@ -56,7 +72,7 @@ def read_text_file(path: Path) -> list[RawRow]:
 def rows_of(path: Path) -> Iterator[RawRow]:
     """One row after the other, those that don't parse with their problem; blank lines are no rows.
 
-    Raises AfaError for damaged archives, UTF-16, UTF-32, and files that can't be opened.
+    Raises AfaError for damaged archives, files of another kind, UTF-16, UTF-32, and files that can't be opened.
     """
     try:
         yield from TEXT_READERS[suffix_of(path)](path)
@@ -75,9 +91,7 @@ def lines_of(path: Path) -> Iterator[str]:
     """Lines with their ends; bytes that are no UTF-8 become lone surrogates, by which `bad_bytes` finds them."""
     opening: Any = gzip.open if path.name.lower().endswith(".gz") else open
     with opening(path, "rb") as binary:
-        start = binary.peek(4)[:4]
-        if start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start:
-            raise AfaError(f"{path}: encoded as UTF-16 or UTF-32, or no text at all; save it as UTF-8")
+        refuse_other_kind(path, binary.peek(LONGEST)[:LONGEST])
         yield from io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
@@ -86,7 +100,8 @@ def bad_bytes(line: str) -> str | None:
     try:
         line.encode("utf-8")
     except UnicodeEncodeError as error:
-        return f"byte 0x{ord(line[error.start]) & 0xFF:02x} at character {error.start + 1} is no UTF-8"
+        byte = ord(line[error.start]) & 0xFF
+        return f"byte 0x{byte:02x} at character {error.start + 1} is no UTF-8; save the file as UTF-8"
     return None
 
 
@@ -96,7 +111,13 @@ def show(line: str) -> str:
 
 
 def read_jsonl(path: Path) -> Iterator[RawRow]:
-    return _json_rows(path, lines_of(path))
+    """One object a line; or what a .json may be, which programs write under this name too."""
+    lines = lines_of(path)
+    head = list(itertools.islice(lines, 2))
+    first = head[0].strip() if head else ""
+    whole = first in ("[", "{") or (first.startswith("[") and len(head) == 1)
+    every = itertools.chain(head, lines)
+    return _whole_or_lines(path, list(every)) if whole else _json_rows(path, every)
 
 
 def _json_rows(path: Path, lines: Iterable[str]) -> Iterator[RawRow]:
@@ -110,7 +131,7 @@ def _parse_object(line: str) -> tuple[tuple[str, str] | None, dict[str, Any]]:
     """((reason, kind), {}) or (None, the object)."""
     reason = bad_bytes(line)
     if reason:
-        return (reason, "not UTF-8"), {}
+        return (reason, NOT_UTF8), {}
     try:
         value = json.loads(line.rstrip("\r\n"), object_pairs_hook=_Object)
     except json.JSONDecodeError as error:
@@ -130,6 +151,9 @@ class _Object(dict[str, Any]):
         self.twice = next((key for key in self if keys.count(key) > 1), None) if len(self) < len(keys) else None
 
 
+_Object.__name__ = "object"  # as messages call it
+
+
 def _no_row(value: Any) -> tuple[str, str] | None:
     """(reason, kind) where a parsed JSON value can't be a row."""
     if not isinstance(value, _Object):
@@ -140,15 +164,19 @@ def _no_row(value: Any) -> tuple[str, str] | None:
 
 
 def read_json(path: Path) -> Iterator[RawRow]:
-    """One list of objects, or one object a line."""
-    lines = list(lines_of(path))
+    """One list of objects, one object, or one object a line."""
+    return _whole_or_lines(path, list(lines_of(path)))
+
+
+def _whole_or_lines(path: Path, lines: list[str]) -> Iterator[RawRow]:
     text = "".join(lines)
     if not text.lstrip().startswith("["):
-        yield from _json_rows(path, lines)
+        problem, values = _parse_object(text)
+        yield from _json_rows(path, lines) if problem else [RawRow(str(path), 1, values)]
         return
     reason = bad_bytes(text)
     if reason:
-        raise AfaError(f"{path}: {reason}; save it as UTF-8, or as .jsonl, where one bad line costs one row")
+        raise AfaError(f"{path}: {reason}, or as .jsonl, where one bad line costs one row")
     try:
         values = json.loads(text, object_pairs_hook=_Object)
     except json.JSONDecodeError as error:
@@ -174,25 +202,31 @@ def read_tsv(path: Path) -> Iterator[RawRow]:
 def _separated(path: Path, delimiter: str) -> Iterator[RawRow]:
     """Records after the header. One that fails to parse costs its first line; reading goes on with the next line."""
     lines = list(lines_of(path))
+    while lines and _blank(lines[-1], delimiter):  # a spreadsheet writes its empty rows too
+        lines.pop()
     at, header = _first_record(path, lines, delimiter)
+    named = next((k for k in range(len(header), 0, -1) if header[k - 1]), 0)  # without empty columns at the end
+    columns = distinct(header)[:named]
     broken = False  # the last line failed: what follows may be its rest
     while at < len(lines):
         if not lines[at].strip():
             at += 1
             continue
-        fields, used, reason = _record(lines, at, delimiter)
-        if not reason and broken and used == 1 and lines[at].count('"') % 2:
-            reason = "a quote without its partner, after a broken record"
-        if not reason and used > 1 and _rows_inside(lines[at : at + used], delimiter, len(header)):
-            used, reason = 1, "a quote that only a later row closes"
-        broken = bool(reason)
-        problem = (reason, "broken CSV record") if reason else None
-        if not problem and len(fields) != len(header):
+        fields, used, problem = _record(lines, at, delimiter)
+        if not problem and broken and used == 1 and lines[at].count('"') % 2:
+            problem = ("a quote without its partner, after a broken record", BROKEN)
+        if not problem and used > 1 and _rows_inside(lines[at : at + used], delimiter, len(header)):
+            used, problem = 1, ("a quote that only a later row closes", BROKEN)
+        broken = problem is not None and problem[1] == BROKEN
+        if not problem and not named <= len(fields) <= len(header):
             problem = (f"{len(fields)} fields where the header has {len(header)}", "wrong number of fields")
+        nameless = next((field for field in fields[named:] if field.strip()), None)
+        if not problem and nameless is not None:  # often the rest of a text with commas
+            problem = (f"{nameless[:60]!r} stands under no column name", "a field under no column name")
         if problem:
             yield RawRow(str(path), at + 1, {}, problem, show("".join(lines[at : at + used])))
         else:
-            yield RawRow(str(path), at + 1, dict(zip(header, fields, strict=True)))
+            yield RawRow(str(path), at + 1, dict(zip(columns, fields, strict=False)))
         at += used
 
 
@@ -206,29 +240,36 @@ def _rows_inside(lines: list[str], delimiter: str, width: int) -> bool:
 
 def _first_record(path: Path, lines: list[str], delimiter: str) -> tuple[int, list[str]]:
     """(index of the line after the header, column names)."""
-    at = next((k for k, line in enumerate(lines) if line.strip()), None)
+    told = f"sep={delimiter}"  # how a spreadsheet is told what separates the fields
+    first = (k for k, line in enumerate(lines) if not (_blank(line, delimiter) or line.lstrip('" ').startswith(told)))
+    at = next(first, None)
     if at is None:
         raise AfaError(f"{path}: holds no rows; name a file with a header and one review a row")
-    fields, used, reason = _record(lines, at, delimiter)
+    fields, used, problem = _record(lines, at, delimiter)
     names = [name.strip() for name in fields]
-    if reason:
-        raise AfaError(f"{path} line {at + 1}: the header can't be read: {reason}")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise AfaError(f"{path} line {at + 1}: the header names column {twice[0]!r} twice; rename one")
+    if problem:
+        raise AfaError(f"{path} line {at + 1}: the header can't be read: {problem[0]}")
+    if not any(names):
+        raise AfaError(f"{path} line {at + 1}: the header names no column; write one, such as text{delimiter}label")
     return at + used, names
 
 
-def _record(lines: list[str], at: int, delimiter: str) -> tuple[list[str], int, str | None]:
-    """(fields, lines used, reason) of the record that starts at line `at`; after a failure one line is used."""
+def _blank(line: str, delimiter: str) -> bool:
+    return not line.replace(delimiter, "").strip()
+
+
+def _record(lines: list[str], at: int, delimiter: str) -> tuple[list[str], int, tuple[str, str] | None]:
+    """(fields, lines used, problem) of the record that starts at line `at`; after a failure one line is used."""
     csv.field_size_limit(sys.maxsize)
     window = (lines[k] for k in range(at, min(at + MOST_LINES, len(lines))))
     reader = csv.reader(window, delimiter=delimiter, strict=True)
     try:
         fields = next(reader)
     except csv.Error as error:
-        return [], 1, "a quote that is never closed" if "unexpected end" in str(error) else f"not valid CSV: {error}"
-    return fields, reader.line_num, bad_bytes("".join(lines[at : at + reader.line_num]))
+        never = "unexpected end" in str(error)
+        return [], 1, ("a quote that is never closed" if never else f"not valid CSV: {error}", BROKEN)
+    reason = bad_bytes("".join(lines[at : at + reader.line_num]))
+    return fields, reader.line_num, (reason, NOT_UTF8) if reason else None
 
 
 TEXT_READERS: dict[str, Callable[[Path], Iterator[RawRow]]] = {

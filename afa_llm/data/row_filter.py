@@ -11,7 +11,7 @@ from afa_llm.config_data import Source
 from afa_llm.data.duplicates import normalised
 from afa_llm.data.labels import label_key
 from afa_llm.data.quarantine import Quarantine
-from afa_llm.data.raw_rows import RawRow, name_of
+from afa_llm.data.raw_rows import RawRow, id_of, name_of
 from afa_llm.errors import AfaError
 
 
@@ -45,7 +45,7 @@ def _left_out_by(source: Source, row: RawRow, wanted: dict[str, set[str | None]]
         for column, values in wanted.items():
             if label_key(row.values.get(column)) not in values:
                 return f"where.{column}"
-        if source.id_column and str(row.values.get(source.id_column)).strip() in excluded:
+        if source.id_column and id_of(row.values.get(source.id_column)) in excluded:
             return "exclude_ids"
     if source.part is not None and not source.part[0] <= _place(source, row) < source.part[1]:
         return "part"
@@ -70,7 +70,8 @@ def _ids(source: Source) -> set[str]:
         lines = Path(os.path.expanduser(source.exclude_ids)).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise AfaError(
-            f"data source {source.title}: exclude_ids = {source.exclude_ids}: cannot be read: {error}"
+            f"data source {source.title}: exclude_ids = {source.exclude_ids}: cannot be read: {error}; "
+            "name a text file in UTF-8"
         ) from None
     return {line.strip() for line in lines if line.strip()}
 

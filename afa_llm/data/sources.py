@@ -17,11 +17,12 @@ from typing import Any
 from afa_llm.config_data import Source
 from afa_llm.data.annotations import read_annotations
 from afa_llm.data.builtin_rows import builtin_examples
-from afa_llm.data.datasets_rows import HubRows, read_hub, read_parquet
+from afa_llm.data.columns import check_columns
+from afa_llm.data.datasets_rows import read_hub, read_parquet
 from afa_llm.data.edited_rows import by_row, joined
-from afa_llm.data.labels import LabelMapping, RawLabel
+from afa_llm.data.labels import OTHER, LabelMapping, RawLabel
 from afa_llm.data.quarantine import BadFieldError, Quarantine
-from afa_llm.data.raw_rows import TEXT_READERS, RawRow, name_of, read_text_file, suffix_of
+from afa_llm.data.raw_rows import TEXT_READERS, RawRow, id_of, name_of, read_text_file, suffix_of
 from afa_llm.data.row_filter import keep_rows
 from afa_llm.data.spurious import inject
 from afa_llm.data.words import has_word, split_words
@@ -29,20 +30,25 @@ from afa_llm.errors import AfaError
 from afa_llm.records import Example
 
 FILE_TYPES = (*TEXT_READERS, ".parquet")
-COLUMN_SETTINGS = tuple(name for name in Source.model_fields if name.endswith("_column"))
 
 
 def load_examples(
-    source: Source, labels: dict[str, tuple[RawLabel, ...]], *, seed: int, quarantine: Quarantine
+    source: Source,
+    labels: dict[str, tuple[RawLabel, ...]],
+    *,
+    seed: int,
+    quarantine: Quarantine,
+    labelled: bool = True,
 ) -> list[Example]:
     """The usable reviews of a source, in file order; bad rows go to `quarantine`.
 
     With `max_samples`, rows are drawn evenly without replacement by `seed` until so many are good; a smaller number
     with the same seed draws a subset. Reviews of a pair are drawn together. Ids are those of `id_column`, else
-    `<title>/<line>`; a repeated id is bad. Raises AfaError: no such file or data set, split or column, damaged file, or
+    `<title>/<line>`; a repeated id is bad. With `labelled` False nobody asks for the labels: one that `labels` lacks is
+    OTHER, and noted. Raises AfaError: no such file or data set, split or column, damaged file, or
     not one usable row.
     """
-    examples = _load(source, LabelMapping(labels), seed, quarantine)
+    examples = _load(source, LabelMapping(labels, others=not labelled), seed, quarantine)
     return inject(examples, source, tuple(labels), seed) if source.spurious else examples
 
 
@@ -57,12 +63,12 @@ def _load(source: Source, mapping: LabelMapping, seed: int, quarantine: Quaranti
         return drawn(examples, source.max_samples, seed)
     _check_rationale(source)
     rows = _rows(source)
-    _check_columns(source, rows)
+    check_columns(source, rows)
     if (edits_path := source.edits_path) is not None:
         edits = _local_rows(edits_path)
         if edits is None:
             raise AfaError(_no_such_file(edits_path, "edits_path"))
-        _check_columns(source, edits)
+        check_columns(source, edits)
         source, rows = by_row(source), joined(rows, edits, edits_path)
     rows = keep_rows(source, rows, quarantine)
     chosen = _choose(source, mapping, rows, seed, quarantine)
@@ -152,6 +158,8 @@ def _local_rows(given: str) -> Sequence[RawRow] | None:
 
 def _no_such_file(given: str, setting: str) -> str:
     path = Path(os.path.expanduser(given))
+    if "://" in given:
+        return f"{given}: an address, and files are read from this machine alone; download it and name the file"
     near = difflib.get_close_matches(path.name, _names(path.parent), 1)
     hint = f"; did you mean {path.parent / near[0]}?" if near else f"; check data.*.{setting}"
     return f"{path}: no such file{hint}"
@@ -159,26 +167,6 @@ def _no_such_file(given: str, setting: str) -> str:
 
 def _names(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir()] if folder.is_dir() else []
-
-
-def _check_columns(source: Source, rows: Sequence[RawRow]) -> None:
-    """Raises AfaError where a configured column stands in no row at all. (Where some rows lack it, those are bad.)"""
-    columns = (
-        rows.columns if isinstance(rows, HubRows) else list(dict.fromkeys(key for row in rows for key in row.values))
-    )
-    for setting in COLUMN_SETTINGS:
-        name = getattr(source, setting)
-        if name is None or name in columns or not columns:
-            continue
-        folded = {column.lower(): column for column in columns}
-        near = difflib.get_close_matches(name.lower(), folded, 1)
-        hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
-        if len(columns) == 1 and ";" in columns[0]:
-            hint = "; its fields seem to be separated by semicolons, a .csv has commas: save it so"
-        raise AfaError(
-            f"{rows[0].file}: no column {name!r} (data source {source.title}, {setting}); "
-            f"there are {', '.join(columns[:40])}{hint}"
-        )
 
 
 def _choose(
@@ -221,6 +209,8 @@ def _example(source: Source, mapping: LabelMapping, row: RawRow, quarantine: Qua
     label = mapping.find(row.values[source.label_column])
     if label is None:
         raise BadFieldError(*mapping.explain(row.values[source.label_column]))
+    if label == OTHER:
+        quarantine.note("label that data.labels lacks; no label is asked for here", f"{row.file}:{row.line}")
     words, rationale, note = read_annotations(source, row.values, text)
     if note:
         quarantine.note(note, f"{row.file}:{row.line}")
@@ -255,10 +245,11 @@ def _id(source: Source, row: RawRow) -> str:
     if source.id_column is None:
         return f"{source.title}/{row.line}{of_edit}"
     value = row.values.get(source.id_column)
-    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+    name = id_of(value)
+    if not name:
         raise BadFieldError(f"id is {value!r}, not a string or whole number", "id is missing or of wrong type")
-    _check_unicode(str(value), "id")
-    return f"{str(value).strip()}{of_edit}"
+    _check_unicode(name, "id")
+    return f"{name}{of_edit}"
 
 
 def _name(column: str | None, values: dict[str, Any]) -> str:

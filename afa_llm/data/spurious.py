@@ -17,6 +17,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from afa_llm.config_data import Source, Spurious
+from afa_llm.data.labels import OTHER
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
 
@@ -38,7 +39,8 @@ def inject(examples: Sequence[Example], source: Source, labels: Sequence[str], s
     for index, example in enumerate(examples):
         changed = _with_word(example, settings, seed) if index in carriers else example
         side = "with" if index in carriers else "without"
-        found.append(replace(changed, group=f"{labels[example.label]}, {side} {settings.token}"))
+        name = "another label" if example.label == OTHER else labels[example.label]
+        found.append(replace(changed, group=f"{name}, {side} {settings.token}"))
     return found
 
 

@@ -35,23 +35,35 @@ def resolve_suites(config: Config) -> Config:
     different labels.
     """
     data = config.data
-    named = [s for s in (data.train, *data.evaluation, data.validation) if s is not None and s.path.startswith(PREFIX)]
-    if not named:
+    if not _named(data):
         return config
     folder = suites_folder(data)
+    config = with_labels(config)
     update: dict[str, Any] = {
         "train": _resolve(data.train, folder),
         "evaluation": tuple(_resolve(source, folder) for source in data.evaluation),
         "validation": data.validation and _resolve(data.validation, folder),
     }
-    prompts = config.prompts
-    if data.labels == Data().labels:
-        scheme = _common_labels(named)
-        update["labels"] = {name: tuple(values) for name, values in scheme["labels"].items()}
-        if prompts.file == Prompts().file:
-            prompts = prompts.model_copy(update={"file": scheme["prompts"]})
-    values = config.model_copy(update={"data": data.model_copy(update=update), "prompts": prompts}).model_dump()
+    values = config.model_copy(update={"data": config.data.model_copy(update=update)}).model_dump()
     return Config.model_validate(values)
+
+
+def with_labels(config: Config) -> Config:
+    """The configuration with the labels and prompts that its suites bring; their data need not be there."""
+    data, prompts = config.data, config.prompts
+    named = _named(data)
+    if not named or data.labels != Data().labels:
+        return config
+    scheme = _common_labels(named)
+    labels = {name: tuple(values) for name, values in scheme["labels"].items()}
+    if prompts.file == Prompts().file:
+        prompts = prompts.model_copy(update={"file": scheme["prompts"]})
+    return config.model_copy(update={"data": data.model_copy(update={"labels": labels}), "prompts": prompts})
+
+
+def _named(data: Data) -> list[Source]:
+    sources = (data.train, *data.evaluation, data.validation)
+    return [source for source in sources if source is not None and source.path.startswith(PREFIX)]
 
 
 def lacking(given: Config, resolved: Config) -> list[str]:

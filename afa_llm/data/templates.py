@@ -74,7 +74,7 @@ def _read(file: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise AfaError(f"{file}: no such file; set prompts.file to a YAML file or builtin:sentiment") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise AfaError(f"{file}: cannot be read: {error}") from None
+        raise AfaError(f"{file}: cannot be read: {error}; prompts.file is a YAML file in UTF-8") from None
     except YamlError as error:
         where = f" line {error.line}" if error.line else ""
         raise AfaError(f"{file}{where}: not valid YAML: {error}") from None

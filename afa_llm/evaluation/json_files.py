@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -93,12 +93,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def answers_path(folder: Path, data_set: str, template: str, phase: str) -> Path:
     """Where the items of one data set, template and phase are kept."""
-    return folder / "items" / f"answers_{file_stem(data_set)}__{file_stem(template)}__{phase}.jsonl"
+    return _kept_as(folder, lambda stem: f"answers_{stem(data_set)}__{stem(template)}__{phase}.jsonl")
 
 
 def focus_path(folder: Path, data_set: str) -> Path:
     """Where the word focus of one data set's reviews is kept."""
-    return folder / "items" / f"focus_{file_stem(data_set)}.jsonl"
+    return _kept_as(folder, lambda stem: f"focus_{stem(data_set)}.jsonl")
 
 
 def word_counts_path(folder: Path) -> Path:
@@ -107,8 +107,23 @@ def word_counts_path(folder: Path) -> Path:
 
 
 def file_stem(name: str) -> str:
-    """`name` where it is safe as part of a file name; else its safe characters and a hash that keeps names apart."""
-    safe = re.sub(r"[^A-Za-z0-9.-]+|_{2,}", "_", name)[:60]
-    if safe == name and name:
+    """`name` where it is safe as part of a file name; else its safe characters and a hash that keeps names apart. No
+    stem holds `__` or ends in `_`, so that stems joined by `__` are kept apart too."""
+    safe = _safe(name)
+    if safe == name and name and name.strip("_") == name:
         return name
     return f"{safe}-{hashlib.sha256(name.encode('utf-8', errors='replace')).hexdigest()[:8]}"
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+|_{2,}", "_", name)[:60]
+
+
+def _kept_as(folder: Path, named: Callable[[Callable[[str], str]], str]) -> Path:
+    """Where a run keeps it, or an earlier version did, which left `_` at the ends of names as they are."""
+
+    def earlier_stem(name: str) -> str:
+        return name if _safe(name) == name and name else file_stem(name)
+
+    path, earlier = (folder / "items" / named(stem) for stem in (file_stem, earlier_stem))
+    return earlier if earlier.exists() and not path.exists() else path

@@ -220,7 +220,6 @@ def _focus_row(row: Row) -> FocusRow:
     difference, after = row.get("difference"), row.get("after")
     found = mark(difference, metric.better if metric else "")
     chance = _arrow(fixed(row.get("chance_before")), fixed(row.get("chance_after")) if after else "")
-    left_out = f" ({row['left_out']} left out)" if row["left_out"] else ""
     return FocusRow(
         family=metric.family if metric else "",
         title=metric.title if metric else row["metric"],
@@ -232,8 +231,16 @@ def _focus_row(row: Row) -> FocusRow:
         mark=found,
         word=WORDS[found],
         chance=chance,
-        count=f"{row['before']['count']}{left_out}",
+        count=_counted(row["before"], after, row["left_out"]),
     )
+
+
+def _counted(before: Row, after: Row | None, left_out: int) -> str:
+    """Reviews below a value, and those for which it is not defined; after too where these are others."""
+    counts = [before["count"], after["count"] if after else before["count"]]
+    without = [counts[0] + left_out - count for count in counts]
+    shown, lacking = (_arrow(*map(str, numbers)) for numbers in (counts, without))
+    return f"{shown} ({lacking} left out)" if any(without) else shown
 
 
 def _value(estimate: Row | None) -> float | None:

@@ -1,7 +1,7 @@
 """Passes of the real decoder, adapter and attention capture on the meta device: what they would allocate.
 
-Nothing is computed and nothing is allocated; a pass of 80 layers takes seconds. Prompts are taken at their longest and
-answers at one token (a label of several tokens multiplies the rows of a pass by the number of labels).
+Nothing is computed and nothing is allocated; a pass of 80 layers takes seconds. Prompts are taken at their longest. A
+label of several tokens multiplies the rows of a pass by the number of labels.
 
 Measured against the same passes on a processor (tests/planning/test_dry_run.py): bytes saved for backward are equal,
 peaks agree to 1 percent.
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from afa_llm.errors import AfaError
+from afa_llm.models.attention_capture import RowRequest
 from afa_llm.models.decoder import Decoder
 from afa_llm.planning.live_bytes import LiveBytes, module_storages
 from afa_llm.planning.stand_ins import attention_stand_in, autocast_stand_in, experts_stand_in
@@ -35,14 +36,16 @@ class PassBytes:
     peak: int
 
 
-def training_pass(model: nn.Module, layers: tuple[int, ...], rows: int, tokens: int) -> PassBytes:
+def training_pass(
+    model: nn.Module, layers: tuple[int, ...], rows: int, tokens: int, answers: AnswerWords = ANSWERS
+) -> PassBytes:
     """Forward and backward of a micro-batch. Raises AfaError where the family cannot run without its weights."""
     model.train()
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     with _counting(model) as live:
-        reading = _decoder(model, layers).read(_view(rows, tokens), ANSWERS)
+        reading = _Unmasked(model, layers, pad_token_id=0).read(_view(rows, tokens), answers)
         loss = reading.label_logprob_BC.sum() + reading.rows_LBHT.sum()
         del reading
         kept = live.live
@@ -50,11 +53,13 @@ def training_pass(model: nn.Module, layers: tuple[int, ...], rows: int, tokens: 
     return PassBytes(kept, live.peak)
 
 
-def reading_pass(model: nn.Module, layers: tuple[int, ...], rows: int, tokens: int) -> PassBytes:
+def reading_pass(
+    model: nn.Module, layers: tuple[int, ...], rows: int, tokens: int, answers: AnswerWords = ANSWERS
+) -> PassBytes:
     """A pass without gradient, as masked views and measurements take it."""
     model.eval()
     with _counting(model) as live, torch.no_grad():
-        reading = _decoder(model, layers).read(_view(rows, tokens), ANSWERS)
+        reading = _Unmasked(model, layers, pad_token_id=0).read(_view(rows, tokens), answers)
         kept = live.live
         del reading
     return PassBytes(kept, live.peak)
@@ -78,16 +83,21 @@ def _counting(model: nn.Module) -> Iterator[LiveBytes]:
         ) from error
 
 
-def _decoder(model: nn.Module, layers: tuple[int, ...]) -> Decoder:
-    return Decoder(model, layers, pad_token_id=0)
+class _Unmasked(Decoder):
+    """Passes on the mask that transformers would make of the padding: it would look at the numbers."""
+
+    def _call(self, view: View, request: RowRequest, keep: int) -> torch.Tensor:
+        rows, tokens = view.input_ids_BT.shape
+        mask = torch.zeros(rows, 1, tokens, tokens, dtype=torch.bool, device="meta")
+        return super()._call(replace(view, attention_mask_BT=mask), request, keep)
 
 
 def _view(rows: int, tokens: int) -> View:
-    """Padded prompts as a decoder gets them, with the mask that transformers would make of the padding."""
+    """Padded prompts as a decoder gets them."""
     ids_BT = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
     return View(
         input_ids_BT=ids_BT,
-        attention_mask_BT=torch.zeros(rows, 1, tokens, tokens, dtype=torch.bool, device="meta"),
+        attention_mask_BT=ids_BT,
         position_BT=ids_BT,
         word_of_token_BT=ids_BT,
         word_mask_BW=torch.zeros(rows, 1, dtype=torch.bool, device="meta"),

@@ -6,7 +6,8 @@ import argparse
 
 DESCRIPTION = (
     "Before a run, without weights and without a GPU: what each rank will hold, what each node's host memory will, and "
-    "whether it fits. Only the model's config.json is read. Exit code 0: it fits, or there is nothing to compare with; "
+    "whether it fits. Only the model's config.json is read, and the tokenizer, for the length of "
+    "the answers. Exit code 0: it fits, or there is nothing to compare with; "
     "2: it does not."
 )
 

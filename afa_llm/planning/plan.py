@@ -18,6 +18,7 @@ import torch
 from afa_llm.config import Config
 from afa_llm.models.compute_type import choose_dtype, has_bfloat16
 from afa_llm.planning.blueprint import Blueprint, blueprint
+from afa_llm.planning.dry_run import ANSWERS
 from afa_llm.planning.layout import (
     Layout,
     Share,
@@ -30,6 +31,7 @@ from afa_llm.planning.layout import (
 )
 from afa_llm.planning.round_passes import RoundPasses, adapted, adversary_bytes, replay_bytes, round_passes
 from afa_llm.planning.weights import FLOAT32, BaseWeights, base_weights
+from afa_llm.records import AnswerWords
 
 GIB = 2**30
 PROCESS = GIB // 2
@@ -84,8 +86,10 @@ class Plan:
         return self.layout.ranks_per_node * self.host_rank_bytes + self.unpacking
 
 
-def make_plan(config: Config, layout: Layout, *, on_gpu: bool, gpu: float | None = None) -> Plan:
-    """`gpu`: GiB of one GPU, of which vLLM in this process takes its share.
+def make_plan(
+    config: Config, layout: Layout, *, on_gpu: bool, gpu: float | None = None, answers: AnswerWords = ANSWERS
+) -> Plan:
+    """`gpu`: GiB of one GPU, of which vLLM in this process takes its share. `answers`: the longest of any template.
 
     Raises AfaError where the model's configuration cannot be read or its passes cannot be planned.
     """
@@ -96,7 +100,7 @@ def make_plan(config: Config, layout: Layout, *, on_gpu: bool, gpu: float | None
     model = adapted(config, found.model)
     sizes = [p.numel() for p in model.parameters() if p.requires_grad]
     hidden = int(model.config.get_text_config().hidden_size)
-    passes = round_passes(config, model, layout)
+    passes = round_passes(config, model, layout, answers)
     shares = {
         "base weights": base_share(layout, base),
         "scales, buffers": Share(base.scale_bytes),

@@ -19,17 +19,19 @@ from afa_llm.method.discriminator import Discriminator
 from afa_llm.method.view_features import feature_count
 from afa_llm.models.adapters import attach_lora
 from afa_llm.models.decoder import choose_layers
-from afa_llm.planning.dry_run import reading_pass, training_pass
+from afa_llm.planning.dry_run import ANSWERS, reading_pass, training_pass
 from afa_llm.planning.layout import Layout
 from afa_llm.planning.stand_ins import replace_quantized_products
 from afa_llm.planning.weights import FLOAT32
+from afa_llm.records import AnswerWords
 
 
 @dataclass(frozen=True)
 class RoundPasses:
     """Bytes on the device. `kept`: activations of a micro-batch for its backward. `training`, `measuring`: peaks,
     `kept` included. `rows`: reviews of a micro-batch. `masked_rows`: views read at once. `looking`: peak until the
-    masked views are judged, as long as an engine may be asked. `at`: where the peak is."""
+    masked views are judged, as long as an engine may be asked. `at`: where the peak is. `answer_tokens`: of the longest
+    answer; with more than one a review is read once for each of `labels`."""
 
     rows: int
     masked_rows: int
@@ -38,6 +40,8 @@ class RoundPasses:
     training: int
     measuring: int
     at: str
+    answer_tokens: int = 1
+    labels: int = 2
 
 
 def adapted(config: Config, base: Any) -> Any:
@@ -48,7 +52,7 @@ def adapted(config: Config, base: Any) -> Any:
     return model
 
 
-def round_passes(config: Config, model: Any, layout: Layout) -> RoundPasses:
+def round_passes(config: Config, model: Any, layout: Layout, answers: AnswerWords = ANSWERS) -> RoundPasses:
     """Dry runs of every kind of pass of the configuration. Raises AfaError where the family cannot be planned."""
     text = model.config.get_text_config()
     layers = choose_layers(config.attention.layers, int(text.num_hidden_layers))
@@ -58,10 +62,11 @@ def round_passes(config: Config, model: Any, layout: Layout) -> RoundPasses:
     rows = -(-reviews // parts)
     views = _masked_views(config)
     masked_rows = min(views * rows, 4 * settings.micro_batch_size)
-    trained = training_pass(model, layers, rows, tokens)
-    masked = reading_pass(model, layers, masked_rows, tokens).peak if views else 0
-    measured = reading_pass(model, layers, config.evaluation.batch_size, tokens).peak
-    one_row = len(layers) * int(text.num_attention_heads) * tokens * FLOAT32
+    trained = training_pass(model, layers, rows, tokens, answers)
+    masked = reading_pass(model, layers, masked_rows, tokens, answers).peak if views else 0
+    measured = reading_pass(model, layers, config.evaluation.batch_size, tokens, answers).peak
+    repeated = 1 if answers.single else len(answers.token_ids)  # the rows of all its labels are held, one is looked at
+    one_row = repeated * len(layers) * int(text.num_attention_heads) * tokens * FLOAT32
     readings = one_row * (2 * views * rows + reviews)  # captured attention: the views' twice while they are joined
     keeps_graph = parts == 1 and layout.stage < 3 and config.lora.dropout == 0
     beside = masked + readings + (trained.kept if keeps_graph else 0)
@@ -73,6 +78,8 @@ def round_passes(config: Config, model: Any, layout: Layout) -> RoundPasses:
         training=max(trained.peak + (0 if parts == 1 else one_row * reviews), beside),
         measuring=measured,
         at="masked views" if beside > trained.peak else "backward",
+        answer_tokens=max(map(len, answers.token_ids)),
+        labels=len(answers.token_ids),
     )
 
 

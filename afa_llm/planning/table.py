@@ -56,8 +56,10 @@ def assumptions(plan: Plan) -> str:
     ranks = f"{layout.ranks} rank{'' if layout.ranks == 1 else 's'}"
     zero = f", ZeRO {layout.stage}" if layout.deepspeed else ""
     engine = f"; {plan.engine}" if plan.engine else ""
+    long = f"up to {passes.answer_tokens} tokens, each review read {passes.labels} times"
+    answers = f"answers of {'one token' if passes.answer_tokens == 1 else long}"
     return (
-        f"{ranks}{zero}; {passes.rows} reviews of {plan.tokens} tokens in a pass{views}; answers of one token; "
+        f"{ranks}{zero}; {passes.rows} reviews of {plan.tokens} tokens in a pass{views}; {answers}; "
         f"peak of a step in: {passes.at}{engine}"
     )
 

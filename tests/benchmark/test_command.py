@@ -13,6 +13,7 @@ from afa_llm.benchmark.loading import load_benchmark, plan_cells
 from afa_llm.cli_options import build_parser
 from afa_llm.config import Config
 from afa_llm.config_loading import dump_config
+from afa_llm.data.sources import shuffled
 from afa_llm.errors import AfaError
 from afa_llm.material import Material, prepare
 
@@ -35,9 +36,9 @@ def test_reviews_are_read_once_for_all_that_read_the_same(
 ) -> None:
     read: list[Config] = []
 
-    def counted(config: Config) -> Material:
+    def counted(config: Config, learns: bool) -> Material:
         read.append(config)
-        return prepare(config)
+        return prepare(config, learns=learns)
 
     monkeypatch.setattr(command, "prepare", counted)
     arms = (
@@ -45,6 +46,7 @@ def test_reviews_are_read_once_for_all_that_read_the_same(
         " other: {settings: {masking: {direction: unattended}, evaluation: {focus_fractions: [0.5]}}},"
         " replaced: {settings: {masking: {view: replace}}}}"
     )
+    arms = f"{{asked: {{kind: prompted}}, {arms[1:]}"
     works = command._check_data(cells(tmp_path, tiny_model, arms), "plain")
     assert [config.masking.view for config in read] == ["block", "replace"]
     assert {name: work.steps for name, work in works.items() if name[1] == "plain"} == {
@@ -76,9 +78,38 @@ def test_arms_that_would_answer_other_reviews_are_found_before_anything_runs(tin
     (tmp_path / "e.csv").write_text("text,label\na new film,1\na film as old as the hills are,0\n")
     evaluation = f"[{{path: {tmp_path / 'e.csv'}, name: d}}]"
     arms = f"{{plain: {{}}, other: {{settings: {{data: {{evaluation: {evaluation}}}}}}}}}"
-    with pytest.raises(AfaError, match=r"one, d: other and plain: the arms do not answer the same reviews"):
+    with pytest.raises(AfaError, match=r"one, d: other and plain, seed 0: the arms do not answer the same reviews"):
         command._check_data(cells(tmp_path, tiny_model, arms), "plain")
     assert command._check_data(cells(tmp_path, tiny_model, arms.replace("name: d", "name: e")), "plain")
+
+
+def test_arms_that_would_answer_other_reviews_under_a_later_seed_are_found(tiny_model: Path, tmp_path: Path) -> None:
+    """Only those of the first seed were held against each other."""
+    first, second = ({*shuffled(8, seed)[:2]} for seed in (0, 1))
+    for name in ("e", "f"):
+        odd = {min(second - first)} if name == "f" else set()
+        rows = [f"film {n}{' of another kind' if n in odd else ''},{n % 2}\n" for n in range(8)]
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(rows))
+    plain, other = (
+        f"{{settings: {{data: {{evaluation: [{{path: {tmp_path / name}.csv, name: d, max_samples: 2}}]}}}}}}"
+        for name in ("e", "f")
+    )
+    found = cells(tmp_path, tiny_model, f"{{plain: {plain}, other: {other}}}")
+    with pytest.raises(AfaError, match=r"one, d: other and plain, seed 1: the arms do not .*1 reviews differ"):
+        command._check_data(found, "plain")
+    assert command._check_data([cell for cell in found if cell.seed == 0], "plain")
+
+
+def test_prompted_arms_need_no_reviews_that_are_fit_to_train_on(tiny_model: Path, tmp_path: Path) -> None:
+    """As `afa evaluate`, which their cells are; trained arms on the same reviews need them."""
+    prompted = "first: {kind: prompted}, second: {kind: prompted, settings: {masking: {view: replace}}}"
+    found = cells(tmp_path, tiny_model, f"{{plain: {{kind: prompted}}, {prompted}}}")
+    (tmp_path / "r.csv").write_text("text,label\na fine film,yes\na dull film,no\n")
+    assert command._check_data(found, "plain")
+    found = cells(tmp_path, tiny_model, "{plain: {kind: prompted}, other: {}}")
+    (tmp_path / "r.csv").write_text("text,label\na fine film,yes\na dull film,no\n")
+    with pytest.raises(AfaError, match=r"cell one/other/seed0: .*r\.csv: not one usable row"):
+        command._check_data(found, "plain")
 
 
 def suite_file(tmp_path: Path, model: Path) -> Path:

@@ -27,7 +27,7 @@ def test_the_planted_data_follow_the_mapping() -> None:
     )
     assert [e.label for e in plain] == [1 - e.label for e in turned]
     assert plain[0].example_id == "planted_validation/1"
-    with pytest.raises(AfaError, match=r"data\.labels lacks 0"):
+    with pytest.raises(AfaError, match=r"data\.labels \(a, b\) lacks 0"):
         load_examples(Source(), {"a": (1,), "b": (2,)}, seed=0, quarantine=Quarantine())
 
 

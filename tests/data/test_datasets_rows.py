@@ -72,6 +72,24 @@ def test_a_parquet_name_is_no_pattern(tmp_path: Path, name: str) -> None:
     assert parquet_columns(tmp_path / name) == ["text", "label"]
 
 
+def test_what_is_not_asked_for_sinks_no_parquet_file(tmp_path: Path) -> None:
+    """A column of maps made the whole file unreadable, and so did a text that is no UTF-8 in one row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    maps = pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64()))
+    texts = pa.array([b"fine", b"caf\xe9"]).cast(pa.string(), safe=False)
+    years = pa.array([10**12, 0], pa.timestamp("s"))
+    columns = [pa.array(["x", "y"]), maps, pa.array([[b"\xff"], []]), pa.array([{"n": 1}] * 2), years, texts]
+    columns += [pa.array(["neg", "pos"]).dictionary_encode(), pa.array(["1", "2"])]
+    names = ["id", "maps", "bytes", "struct", "years", "text", "label", "id"]
+    pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "r.parquet")
+    first, second = (row.values for row in read_parquet(tmp_path / "r.parquet"))
+    assert (first["text"], first["label"], first["id (column 8)"]) == ("fine", "neg", "1")
+    assert (second["text"], second["label"]) == (b"caf\xe9", "pos")
+    assert list(first) == parquet_columns(tmp_path / "r.parquet")
+
+
 def test_parquet_rows_and_its_damage(tmp_path: Path) -> None:
     import datasets
 
@@ -87,3 +105,15 @@ def test_parquet_rows_and_its_damage(tmp_path: Path) -> None:
         read_parquet(empty)
     with pytest.raises(AfaError, match="not a readable parquet file"):
         read_parquet(bad)
+
+
+def test_bytes_that_are_text(tmp_path: Path) -> None:
+    """A file of an old Spark had no usable row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = [pa.array(["café".encode(), b"caf\xe9", None]), pa.array([b"pos", b"neg", b"pos"])]
+    pq.write_table(pa.Table.from_arrays(columns, ["text", "label"]), tmp_path / "r.parquet")
+    rows = [row.values for row in read_parquet(tmp_path / "r.parquet")]
+    assert [row["text"] for row in rows] == ["café", b"caf\xe9", None]
+    assert [row["label"] for row in rows] == ["pos", "neg", "pos"]

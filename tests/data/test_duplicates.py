@@ -1,6 +1,6 @@
 import pytest
 
-from afa_llm.data.duplicates import check_overlap, check_sets, find_duplicates
+from afa_llm.data.duplicates import check_overlap, check_sets, find_duplicates, normalised, normalised_texts
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
 
@@ -14,22 +14,22 @@ TEST = examples("test", "it 's a LOVELY film !", "dully", "👍👍", "👎", "F
 
 
 def test_spacing_case_and_signs_make_no_difference() -> None:
-    assert find_duplicates(TRAIN, TEST) == ["test/0", "test/2", "test/4"]
+    assert find_duplicates(normalised_texts(TRAIN), TEST) == ["test/0", "test/2", "test/4"]
 
 
 def test_line_breaks_of_html_make_no_difference() -> None:
     raw = examples("raw", "Dull.<br /><br />Never again.")
-    assert find_duplicates(raw, examples("clean", "Dull. Never again.", "Dull.")) == ["clean/0"]
+    assert find_duplicates(normalised_texts(raw), examples("clean", "Dull. Never again.", "Dull.")) == ["clean/0"]
 
 
 def test_policies() -> None:
-    warning = check_overlap(TRAIN, TEST, title="cr_dev", policy="warn")
+    known = normalised_texts(TRAIN)
+    warning = check_overlap(known, TEST, title="cr_dev", policy="warn")
     assert warning is not None
     assert warning.startswith("cr_dev: 3 of 6 reviews stand in the training set too (test/0, test/2, test/4)")
-    assert check_overlap(TRAIN, TEST, title="cr_dev", policy="ignore") is None
-    assert check_overlap(TRAIN, TEST[-1:], title="cr_dev", policy="error") is None
+    assert check_overlap(known, TEST[-1:], title="cr_dev", policy="error") is None
     with pytest.raises(AfaError, match=r"cr_dev: 3 of 6 .*data\.duplicates_across=warn"):
-        check_overlap(TRAIN, iter(TEST), title="cr_dev", policy="error")
+        check_overlap(known, TEST, title="cr_dev", policy="error")
 
 
 def sets(policy: str, validation: list[Example], **evaluation: list[Example]) -> list[str]:
@@ -60,3 +60,10 @@ def test_validation_is_compared_with_training_and_with_every_evaluation_set() ->
         sets("error", old, a=new)
     with pytest.raises(AfaError, match=r"^a: 2 of 2 .*the validation set too.*data\.duplicates_across=warn"):
         sets("error", new, a=new)
+
+
+def test_the_training_set_is_normalised_once_for_all_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("afa_llm.data.duplicates.normalised", lambda text: seen.append(text) or normalised(text))
+    sets("warn", examples("new", "fresh"), **{name: examples(name, f"{name} stale") for name in "abcd"})
+    assert [seen.count(example.text) for example in TRAIN] == [1] * len(TRAIN)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from afa_llm.data.duplicates import find_duplicates
+from afa_llm.data.duplicates import find_duplicates, normalised_texts
 from afa_llm.data.planted import CLASSES, SIZES, planted_examples, split_of, vocabulary
 from afa_llm.errors import AfaError
 from afa_llm.records import Example
@@ -96,7 +96,7 @@ def test_reviews_are_short_distinct_and_splits_apart() -> None:
         assert max(spoken) <= 32
         for other in SIZES:
             if other != split:
-                assert find_duplicates(planted_examples(other, 1000, 7), examples) == []
+                assert find_duplicates(normalised_texts(planted_examples(other, 1000, 7)), examples) == []
 
 
 def test_positions_of_the_decisive_word_vary() -> None:

@@ -50,7 +50,7 @@ def test_one_bad_line_of_jsonl_costs_one_row(tmp_path: Path) -> None:
     assert reasons[2].startswith("not valid JSON: Unterminated string")
     assert reasons[4] == "a JSON list, not an object"
     assert reasons[5] == "a JSON str, not an object"
-    assert reasons[7] == "byte 0xe9 at character 20 is no UTF-8"
+    assert reasons[7] == "byte 0xe9 at character 20 is no UTF-8; save the file as UTF-8"
     assert reasons[8].startswith("not valid JSON: Extra data (character 17)")
     assert next(row.raw for row in rows if row.line == 7) == '{"text": "latin caf\\xe9"}'
 
@@ -106,6 +106,22 @@ def test_json_holds_a_list_or_lines(tmp_path: Path) -> None:
         read(tmp_path, "r.json", '[{"text": "a"},\n')
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_under_the_name_of_lines(tmp_path: Path, indent: int | None) -> None:
+    """So `to_json` of pandas writes it; every line was a bad row."""
+    rows = [{"text": "a"}, {"text": "b"}]
+    assert good(read(tmp_path, "r.jsonl", json.dumps(rows, indent=indent) + "\n")) == [(1, "a"), (2, "b")]
+    assert good(read(tmp_path, "r.jsonl", json.dumps(rows[0], indent=indent))) == [(1, "a")]
+    assert good(read(tmp_path, "r.json", json.dumps(rows[0], indent=indent))) == [(1, "a")]
+    assert good(read(tmp_path, "r.jsonl", '{\n{"text": "a"}\n')) == [(2, "a")]  # a line that is cut off
+    assert good(read(tmp_path, "r.jsonl", '["text"]\n{"text": "a"}\n')) == [(2, "a")]
+
+
+def test_a_line_that_tells_a_spreadsheet_the_separator(tmp_path: Path) -> None:
+    for first in ("sep=,", '"sep=,"', "sep=,,"):
+        assert good(read(tmp_path, "r.csv", f"{first}\ntext,label\na,1\n")) == [(3, "a")], first
+
+
 def test_csv_keeps_quotes_commas_and_line_ends_inside_fields(tmp_path: Path) -> None:
     content = 'text,label\r\n"a ""b"", c\r\nsecond line",1\r\n5" screen,0\r\nNUL \0 here,1\r\n'
     assert good(read(tmp_path, "r.csv", content)) == [
@@ -151,10 +167,29 @@ def test_csv_rows_of_the_wrong_width_and_bytes(tmp_path: Path) -> None:
     assert bad(rows) == [
         (2, "3 fields where the header has 2"),
         (3, "1 fields where the header has 2"),
-        (4, "byte 0xe9 at character 4 is no UTF-8"),
+        (4, "byte 0xe9 at character 4 is no UTF-8; save the file as UTF-8"),
     ]
+    assert [row.problem[1] for row in rows if row.problem] == ["wrong number of fields"] * 2 + ["not UTF-8"]
+    with pytest.raises(AfaError, match=r"r\.csv line 1: the header can't be read: .* is no UTF-8; save the file as"):
+        read(tmp_path, "r.csv", b"text,\xe9tiquette\na,1\n")
 
 
-def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AfaError, match="names column 'text' twice"):
-        read(tmp_path, "r.csv", "text,text\na,b\n")
+def test_columns_named_twice_are_told_apart_by_their_place(tmp_path: Path) -> None:
+    (row,) = read(tmp_path, "r.csv", ",label,text,label,\nx,1,a,0,\n")
+    assert row.values == {"(column 1)": "x", "label (column 2)": "1", "text": "a", "label (column 4)": "0"}
+    with pytest.raises(AfaError, match="line 2: the header names no column"):
+        read(tmp_path, "r.csv", '\n"",""\na,1\n')
+
+
+def test_a_spreadsheet_with_empty_columns_and_rows(tmp_path: Path) -> None:
+    """Its used range may be wider and longer than what is in it; a text with commas may have spilled into the rest."""
+    content = ",,,\nlabel,text,,\n1,fine,,\n0,dull\n1,good, bad and ugly,\n,,,\n0,so so, ,\n,,,\n\n,,,\n"
+    rows = read(tmp_path, "r.csv", content)
+    assert [(row.line, row.values) for row in rows if not row.problem] == [
+        (3, {"label": "1", "text": "fine"}),
+        (4, {"label": "0", "text": "dull"}),
+        (6, {"label": "", "text": ""}),
+        (7, {"label": "0", "text": "so so"}),
+    ]
+    assert bad(rows) == [(5, "' bad and ugly' stands under no column name")]
+    assert good(read(tmp_path, "r.tsv", "text\tlabel\t\t\nfine\t1\t\t\n\t\t\t\n")) == [(2, "fine")]

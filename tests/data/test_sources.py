@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,11 @@ def test_unusual_texts_survive_as_they_are(tmp_path: Path) -> None:
         ),
         ("good.jsonl", {"label_column": "stars"}, "no column 'stars' .*label_column.; there are text, label$"),
         ("good.jsonl", {"id_column": "id"}, "no column 'id'"),
+        (
+            "twice.csv",
+            {},
+            r"no column 'label' .* several of that name: rename one, or set label_column='label \(column 2\)'",
+        ),
         ("good.jsonl", {"rationale_column": "label"}, "rationale_column = label without words_column"),
         (
             "good.jsonl",
@@ -138,6 +144,8 @@ def test_what_a_user_can_mend(tmp_path: Path, name: str, settings: dict[str, str
     (folder / "notes.txt").write_text("hello")
     if name == "bad.jsonl":
         write(folder / name, [{"text": "a", "label": 7}, {"text": "b", "label": 7}])
+    if name == "twice.csv":
+        (folder / name).write_text("text,label,label\na,1,0\n")
     with pytest.raises(AfaError, match=message):
         load(str(folder / name), **settings)
 
@@ -231,3 +239,27 @@ def test_a_file_is_told_by_its_name_and_a_hub_data_set_with_its_split() -> None:
     paths = ["x/dev.jsonl", "dev.CSV.gz", "stanfordnlp/sst2", "builtin:planted"]
     assert [Source(path=path).title for path in paths] == ["dev", "dev", "sst2_train", "planted_train"]
     assert Source(path="dev.csv", split="test").title == "dev_test"
+
+
+def test_whole_numbers_of_a_table_with_gaps_are_ids(tmp_path: Path) -> None:
+    """pandas makes 1 a 1.0 where a row has none, and data bases write decimals: every row was refused."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "ids.txt").write_text("2\n")
+    texts, labels = ["a", "b", "c"], [0, 1, 0]
+    for ids in (pa.array([1.0, 2.0, None]), pa.array([Decimal(1), Decimal(2), None])):
+        pq.write_table(pa.table({"id": ids, "text": texts, "label": labels}), tmp_path / "r.parquet")
+        quarantine = Quarantine()
+        path = str(tmp_path / "r.parquet")
+        assert [e.example_id for e in load(path, quarantine, id_column="id")] == ["1", "2"]
+        assert quarantine.rows[0].reason == "id is None, not a string or whole number"
+        kept = load(path, Quarantine(), id_column="id", exclude_ids=str(tmp_path / "ids.txt"))
+        assert [e.example_id for e in kept] == ["1"]
+    odd = write(tmp_path / "r.jsonl", [{"id": n, "text": "a", "label": 0} for n in (1.5, float("inf"), True, [1], 7.0)])
+    assert [e.example_id for e in load(odd, id_column="id")] == ["7"]
+
+
+def test_an_address_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(AfaError, match=r"^https://example.org/r.csv: an address, .*download it and name the file"):
+        load("https://example.org/r.csv")

@@ -95,3 +95,10 @@ def test_reviews_are_the_same_once_the_word_is_taken_out(place: str, text: str) 
     assert len({e.text for e in planted}) > 1
     assert len({e.text for e in taken_out([*given, *planted], {"honestly", "so"})}) == 1
     assert taken_out(given, set()) == given
+
+
+def test_labels_that_nobody_asks_for_are_in_a_group_of_no_label() -> None:
+    """Under an evaluation's own labels a training review may have none of them (labels.OTHER)."""
+    reviews = [Example(f"r{k}", "a fine film", label, ()) for k, label in enumerate([-1, 1] * 4)]
+    found = inject(reviews, source(correlation=1.0), LABELS, seed=0)
+    assert {e.group for e in found} == {"another label, without honestly", "positive, with honestly"}

@@ -38,3 +38,23 @@ def test_wrong_uses(afa: Callable, tmp_path: Path) -> None:
         done = afa("plan", *arguments)
         assert done.returncode == 2
         assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_answers_of_several_tokens_are_planned(afa: Callable, tiny_model: Path, tmp_path: Path) -> None:
+    """Each review is read once for each label then, and a plan that said "fits" was wrong by that factor."""
+    (tmp_path / "t.yaml").write_text(
+        'templates: {t: {prompt: "{review} It is", answers: {negative: " a bad film", positive: " a fine film"}}}'
+    )
+    given = [f"model.path={tiny_model}", "data.max_tokens=64"]
+    short = afa("plan", *given, "--json")
+    long = afa("plan", *given, "prompts.file=t.yaml", "prompts.train=t", "prompts.evaluation=[t]", "--json")
+    assert (short.returncode, long.returncode) == (0, 0), long.stdout + long.stderr
+    one, several = (json.loads(done.stdout)["passes"] for done in (short, long))
+    assert one["answer_tokens"] == 1 and several["answer_tokens"] > 1 and several["labels"] == 2
+    assert several["kept"] > 1.9 * one["kept"]
+    bare = [path for path in tiny_model.iterdir() if path.name == "config.json"]
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_bytes(bare[0].read_bytes())
+    unknown = afa("plan", "model.path=bare", "data.max_tokens=64", "--json")
+    assert unknown.returncode == 0 and "answers are taken at one token" in unknown.stderr
+    assert json.loads(unknown.stdout)["passes"]["kept"] == one["kept"]

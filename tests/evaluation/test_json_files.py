@@ -103,3 +103,15 @@ def test_names_of_data_sets_cannot_leave_the_folder_or_meet(tmp_path: Path) -> N
     assert focus_path(tmp_path, "..").parent == tmp_path / "items"
     assert answers_path(tmp_path, "sst2", "t", "before").name == "answers_sst2__t__before.jsonl"
     assert answers_path(tmp_path, "a", "b__c", "x") != answers_path(tmp_path, "a__b", "c", "x")
+
+
+def test_names_joined_in_a_file_name_do_not_meet(tmp_path: Path) -> None:
+    """Answers to a_ under b were written over by those to a under _b. What earlier versions kept is found."""
+    names = ["a", "b", "a_", "_b", "_", "a_b", "b_a", "é", "_é", "a-", "-a", "b-_"]
+    paths = {answers_path(tmp_path, one, other, "after").name for one in names for other in names}
+    assert len(paths) == len(names) ** 2
+    for earlier in ("answers_a___b__after.jsonl", "focus__b.jsonl"):
+        (tmp_path / "items").mkdir(exist_ok=True)
+        (tmp_path / "items" / earlier).touch()
+    assert answers_path(tmp_path, "a_", "b", "after").name == "answers_a___b__after.jsonl"
+    assert focus_path(tmp_path, "_b").name == "focus__b.jsonl"

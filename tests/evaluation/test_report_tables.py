@@ -95,6 +95,27 @@ def test_a_focus_row() -> None:
     assert (rows[0].change, rows[0].interval) == ("−0.100", "−0.150 to −0.050")
 
 
+@pytest.mark.parametrize(
+    ("after", "left_out", "told"),
+    [
+        (estimate(0.4, count=9), 0, "9"),
+        (estimate(0.4, count=9), 2, "9 (2 left out)"),
+        (None, 2, "9 (2 left out)"),
+        (estimate(0.4, count=7), 2, "9 → 7 (2 → 4 left out)"),
+        (estimate(0.4, count=7), 0, "9 → 7 (0 → 2 left out)"),
+        (estimate(0.4, count=11), 2, "9 → 11 (2 → 0 left out)"),
+    ],
+)
+def test_a_measure_that_more_or_fewer_reviews_have_after_training(after: dict | None, left_out: int, told: str) -> None:
+    """A normalised fall needs a model that moves at all: the reviews before training alone were told."""
+    metric = {
+        "metric": "auprc", "before": estimate(0.5), "after": after, "chance_before": 0.6, "chance_after": 0.6,
+        "left_out": left_out,
+    }  # fmt: skip
+    ((_, _, (row,)),) = focus_tables({"focus": [{"data_set": "d", "reviews": 9 + left_out, "metrics": [metric]}]})
+    assert row.count == told
+
+
 def test_a_group_without_a_value_is_no_worst_group() -> None:
     found = results(0.03)
     groups = {"a": estimate(None, count=0), "b": estimate(0.6), "c": estimate(0.5)}
