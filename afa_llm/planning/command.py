@@ -12,6 +12,7 @@ from afa_llm.planning.fits import Memory, verdicts
 from afa_llm.planning.layout import layout_of, with_offload
 from afa_llm.planning.plan import Plan, make_plan
 from afa_llm.planning.table import as_json, print_plan
+from afa_llm.telling import results_console
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
@@ -31,5 +32,5 @@ def run(options: argparse.Namespace, config: Config) -> int:
     if options.json:
         print(as_json(plan, found))
     else:
-        print_plan(plan, found, Console())
+        print_plan(plan, found, results_console())
     return 0 if all(verdict.fits for verdict in found) else 2
