@@ -116,7 +116,8 @@ def _tell_end(runner: MatrixRunner) -> None:
     if runner.stop_signal:
         tell(f"stopped by {runner.stop_signal.name}; the same command goes on")
     elif failed:
-        tell(f"{len(failed)} cells failed; the same command tries them again")
+        told = "1 cell failed; the same command tries it again"
+        tell(told if len(failed) == 1 else f"{len(failed)} cells failed; the same command tries them again")
 
 
 def _claim(place: Path) -> int:
