@@ -12,7 +12,6 @@ from afa_llm import jobs
 from afa_llm.config_loading import load_config
 from afa_llm.errors import AfaError
 from afa_llm.material import prepare
-from afa_llm.training.distributed import start
 
 
 @pytest.fixture
@@ -177,24 +176,6 @@ def test_demonstrations_that_leave_nothing_to_train_on(tiny_model: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("settings", "depth", "told"),
-    [
-        (["attention.layers=all"], 30, True),
-        (["attention.layers=all"], 12, True),
-        (["attention.layers=all"], 11, False),
-        ([], 30, False),
-        (["attention.layers=[17,18]"], 30, False),
-        (["attention.layers=all", "objective.policy_gradient_weight=0"], 30, False),
-    ],
-)
-def test_all_layers_of_a_deep_model_are_worth_a_word(
-    settings: list[str], depth: int, told: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    jobs._advise_layers(load_config(None, settings), depth, start("plain", 1))
-    assert ("attention.layers=auto" in capsys.readouterr().err) == told
-
-
-@pytest.mark.parametrize(
     ("model", "layers", "told"),
     [("deep_model", "auto", True), ("deep_model", "last_half", False), ("tiny_model", "auto", False)],
 )
@@ -281,19 +262,3 @@ def test_evaluate_says_in_which_reviews_words_are_counted(
     with pytest.raises(AssertionError, match="a model is loaded"):
         jobs.evaluate(load_config(None, settings), tmp_path / "adapter")
     assert "how rare a word is, is counted in data.train = planted_train" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        ([], True),
-        (["training.validate_every=10"], True),
-        (["training.validate_every=9"], False),
-        (["training.adapter=last"], False),
-    ],
-)
-def test_a_best_among_one_is_told(settings: list[str], told: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """The default of training.validate_every makes the best the last."""
-    given = ["training.adapter=best", "data.validation={path: 'builtin:planted', split: validation}", *settings]
-    jobs._advise_best(load_config(None, given), 10, start("plain", 1))
-    assert ("after the last of 10 steps alone" in capsys.readouterr().err) == told
