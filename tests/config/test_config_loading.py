@@ -70,7 +70,7 @@ def test_a_section_that_holds_itself(write: Any) -> None:
         ("masking.rate=1", "masking.rate = 1: should be a number above 0 and below 1"),
         ("masking.rate=nan", "should be a number above 0 and below 1 (and finite)"),
         ("data.train.part=[0.9, 0.1]", "data.train.part = [0.9, 0.1]: should be two rising numbers between 0 and 1"),
-        ("training.max_steps=0", "should be a whole number of at least 1, or null (it is: at most so many optimizer steps"),
+        ("training.max_steps=0", "should be a whole number of at least 1, or null (it is: at most so many optimizer"),
         ("training.max_steps=true", "training.max_steps = true: should be a whole number"),
         ("model.quantization=nf5", "model.quantization = 'nf5': should be nf4, int8 or none (it is: storage"),
         ("training.zero_stage=4", "training.zero_stage = 4: should be 0, 1, 2 or 3"),
