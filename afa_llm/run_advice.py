@@ -26,6 +26,6 @@ def advices(config: Config, depth: int, steps: int) -> Iterator[str]:
     warm_up = config.adversary.warmup_rounds
     if feedback and config.reward.source == "adversary" and steps <= warm_up:
         yield (
-            f"adversary.warmup_rounds = {warm_up}: the adversary warms up in all {steps} steps, so that there is no "
-            "feedback and the result is that of cross-entropy; train longer, or lower it"
+            f"adversary.warmup_rounds = {warm_up}: the adversary warms up in all {steps} step(s), so that there is no "
+            "feedback, as with objective.policy_gradient_weight=0; train longer, or lower it"
         )
