@@ -19,7 +19,7 @@ from typing import NoReturn
 from afa_llm.cli_options import build_parser
 from afa_llm.endings import end_process, told_endings
 from afa_llm.errors import INTERRUPTED, AfaError, PeerLostError
-from afa_llm.telling import tell
+from afa_llm.telling import results_console, tell
 
 LEADER_SECONDS = 20.0  # for rank 0 to meet the same error
 
@@ -132,8 +132,6 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from afa_llm.config_loading import load_config
 
     adapter = options.adapter
@@ -153,17 +151,15 @@ def _inspect(options: argparse.Namespace) -> None:
     _be_quiet()
     from afa_llm import jobs
 
-    jobs.inspect(config, options.texts, adapter, Console())
+    jobs.inspect(config, options.texts, adapter, results_console())
 
 
 def _layers(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     config = _load(options)
     _be_quiet()
     from afa_llm import jobs
 
-    jobs.layers(config, options.reviews, options.adapter, Console())
+    jobs.layers(config, options.reviews, options.adapter, results_console())
 
 
 def _config(options: argparse.Namespace) -> None:

@@ -57,9 +57,10 @@ def _hint(section: type[BaseModel], key: str, prefix: str, root: Place) -> str:
     elsewhere = [
         f"{where}.{key}" for where, other in sections(root) if where != prefix and other.section and other.inner(key)
     ]
-    if elsewhere:
-        return f"did you mean {' or '.join(elsewhere)}?"
     before = f"{prefix}." if prefix else ""
+    if elsewhere:
+        longer = [f"{before}{name}" for name in section.model_fields if name.endswith(f"_{key}")]
+        return f"did you mean {' or '.join(longer + elsewhere)}?"
     near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.5)
     near = near or [name for name in section.model_fields if len(key) > 2 and key in name]
     if near:

@@ -61,7 +61,7 @@ def _index(entries: list[Any], key: str, override: str, inside: str) -> int:
     known = [str(index) for index in range(len(entries))]
     if key in known:
         return known.index(key)
-    has = ", ".join(known) or "none"
+    has = f"entry {known[0]} alone" if len(known) == 1 else f"entries {', '.join(known)}" if known else "no entries"
     raise AfaError(f"{override!r}: no such entry; {inside} has {has}. Override one of them, or the whole list")
 
 

@@ -61,7 +61,9 @@ class Lora(Section):
 
 class Training(Section):
     epochs: float = Field(1.0, gt=0, le=MOST, description="passes over the training reviews")
-    max_steps: int | None = Field(None, ge=1, le=MOST, description="optimizer steps; none: by epochs")
+    max_steps: int | None = Field(
+        None, ge=1, le=MOST, description="at most so many optimizer steps; none: by epochs alone"
+    )
     reviews_per_step: int = Field(32, ge=1, le=MOST, description="reviews in one optimizer step, over all ranks")
     micro_batch_size: int = Field(32, ge=1, le=MOST, description="reviews of one forward pass on one rank")
     learning_rate: float = Field(5e-4, gt=0, le=1e6, description="peak step size of AdamW")

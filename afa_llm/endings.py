@@ -27,6 +27,8 @@ def told_endings() -> Iterator[None]:
     Raises AfaError for a path that can't be used. The parts that open paths say which setting names them; this is for
     what they let through, such as a disk that is full by now.
     """
+    if getattr(sys.stdout, "errors", "") == "strict":  # what its encoding can't hold is escaped, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         try:
             yield

@@ -29,6 +29,7 @@ from afa_llm.models.embedded_tokens import check_embedded
 from afa_llm.models.positions import check_positions
 from afa_llm.records import Example, Prompt
 from afa_llm.rollouts.engine_service import EngineService
+from afa_llm.run_advice import advices
 from afa_llm.run_dtype import settle_dtype
 from afa_llm.run_folder import (
     claim,
@@ -103,11 +104,12 @@ def train(config: Config) -> Path:
             prompts, deliver = material.train_prompts, assembly.build_delivery(config, service)
             trainer = Trainer(config, world, adversarial_round, engine, prompts, folder, validate, deliver)
             world.tell(f"{len(prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
-            _advise_layers(config, len(decoder.layers), world)
-            _advise_best(config, trainer.total_steps, world)
+            for advice in advices(config, len(decoder.layers), trainer.total_steps):
+                world.tell(advice)
             before = measure_before(config, material, decoder, world, clock, service)
             with clock.phase("training"):
-                trainer.resume()
+                if trainer.resume() == trainer.total_steps:
+                    world.tell(f"all {trainer.total_steps} steps were done before: nothing is left to train")
                 save_settings(config, folder, world)
                 summary = trainer.run()
                 trainer.save_adapter(folder / "adapter")
@@ -118,24 +120,6 @@ def train(config: Config) -> Path:
         if world.leads:
             write_results(config, material, world, folder, clock, before, after, summary)
     return folder
-
-
-def _advise_layers(config: Config, depth: int, world: World) -> None:
-    if config.attention.layers == "all" and depth >= DEEP and config.objective.policy_gradient_weight > 0:
-        world.tell(
-            f"attention.layers = all, {depth} of them: in a model of 30 most said little about what decides; "
-            "attention.layers=auto takes those of this model that say more"
-        )
-
-
-def _advise_best(config: Config, steps: int, world: World) -> None:
-    every = config.training.validate_every
-    if config.training.adapter == "best" and (every == 0 or every >= steps):
-        world.tell(
-            f"training.adapter = best: with training.validate_every = {every} the loss on data.validation is taken "
-            f"after the last of {steps} steps alone, so that this is the best; set training.validate_every "
-            "lower than that, and above 0"
-        )
 
 
 def evaluate(config: Config, adapter: Path | None) -> Path:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -184,15 +185,29 @@ def changed_settings(folder: Path, config: Config) -> list[str]:
     if not config.run.resume or not (folder / SETTINGS).exists():
         return []
     before, now = (c.model_dump(mode="json") for c in (read_run_config(folder), config))
-    found = []
-    for section, values in now.items():
-        for name, value in values.items():
-            old = before[section][name]
-            if (section, name, value) in (("model", "dtype", "auto"), ("attention", "layers", "auto")):
-                continue  # a run keeps what it settled on (run_dtype, run_layers)
-            if old != value and (section, name) not in (("run", "resume"), ("run", "overwrite")):
-                found.append(f"{section}.{name} = {value} (was {old})")
-    return found
+    settled = {"model.dtype", "attention.layers"}  # a run keeps what it settled on (run_dtype, run_layers)
+    return [
+        f"{name} = {new} (was {old})"
+        for name, new, old in _differences(now, before, "")
+        if name not in ("run.resume", "run.overwrite") and not (new == "auto" and name in settled)
+    ]
+
+
+def _differences(now: Any, before: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """The smallest parts that differ: of a section or list of the same length what changed in it, not all of it."""
+    inside = f"{name}." if name else ""
+    if isinstance(now, dict) and isinstance(before, dict) and now.keys() == before.keys():
+        for key, value in now.items():
+            yield from _differences(value, before[key], f"{inside}{key}")
+    elif isinstance(now, list) and isinstance(before, list) and len(now) == len(before) and _of_sections(now):
+        for index, value in enumerate(now):
+            yield from _differences(value, before[index], f"{inside}{index}")
+    elif now != before:
+        yield name, now, before
+
+
+def _of_sections(entries: list[Any]) -> bool:
+    return all(isinstance(entry, dict) for entry in entries)
 
 
 def counted_elsewhere(config: Config, adapter: Path | None) -> list[str]:

@@ -1,9 +1,13 @@
-"""What a command says beside its results: lines on stderr."""
+"""What a command says: lines on stderr beside its results, and the console that tables of results go to."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def on_terminal() -> bool:
@@ -20,3 +24,15 @@ def tell(text: str, end: str = "\n") -> None:
         print(text, end=end, file=sys.stderr, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def results_console(width: int | None = None) -> Console:
+    """Tables and shaded text on stdout. Where the reader of a pipe has gone (`| head`) rich alone would end the command
+    with 1, a crash; the command ends as it does where it prints."""
+    from rich.console import Console
+
+    class Results(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # the BrokenPipeError that rich is handling as it calls this
+
+    return Results(width=width)

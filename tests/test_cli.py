@@ -56,3 +56,10 @@ def test_inspect_of_what_is_no_run(tmp_path: Path) -> None:
     options = build_parser().parse_args(["inspect", "a film", "--run", str(tmp_path)])
     with pytest.raises(AfaError, match=r"--run .*: no run, config.yaml is missing there; name a run's folder"):
         VERBS["inspect"](options)
+
+
+def test_a_benchmark_without_config_is_asked_for_that_alone(capsys: pytest.CaptureFixture) -> None:
+    """Overrides were said to be required too."""
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["benchmark"])
+    assert capsys.readouterr().err.endswith("the following arguments are required: CONFIG\n")

@@ -68,3 +68,11 @@ def test_a_rank_is_not_taken_down_by_its_own_threads(tmp_path: Path) -> None:
     assert ranks[1].returncode == 7, told
     assert told[1][0] == "done\n"  # what was printed is written out, the exit handlers ran
     assert not (tmp_path / "torn down").exists()
+
+
+def test_output_in_an_encoding_without_the_letters() -> None:
+    """Such as a Latin-1 terminal: `afa config --explain` ended there with a traceback."""
+    command = [sys.executable, "-c", "from afa_llm.cli import main; main(['config', 'run.output_dir=caf\u00e9'])"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"output_dir: caf\xe9" in done.stdout

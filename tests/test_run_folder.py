@@ -38,6 +38,21 @@ def test_changed_settings_are_told_on_resume(tmp_path: Path) -> None:
     assert changed_settings(tmp_path, load_config(None, ["masking.direction=both"])) == []
 
 
+def test_of_a_changed_section_the_part_that_changed_is_told(tmp_path: Path) -> None:
+    """The whole of data.train was told, twice: two dozen settings that were the same."""
+    (tmp_path / "config.yaml").write_text(dump_config(load_config(None)))
+    asked = ["run.resume=true", "data.train.path=suite:cr", "data.evaluation.0.split=dev", "training.betas=[0.9,0.99]"]
+    assert sorted(changed_settings(tmp_path, load_config(None, asked))) == [
+        "data.evaluation.0.split = dev (was validation)",
+        "data.train.path = suite:cr (was builtin:planted)",
+        "training.betas = [0.9, 0.99] (was [0.9, 0.95])",
+    ]
+    spurious = load_config(None, ["run.resume=true", "data.train.spurious.token=so"])
+    (change,) = changed_settings(tmp_path, spurious)
+    assert change.startswith("data.train.spurious = {'token': 'so'")
+    assert change.endswith("(was None)")
+
+
 @pytest.mark.parametrize("settled", ["float32", "bfloat16"])
 def test_the_type_that_a_run_settled_on_is_no_change(tmp_path: Path, settled: str) -> None:
     """The saved settings name what model.dtype=auto became; a benchmark compares before anything settles."""

@@ -91,3 +91,15 @@ def test_a_broken_connection_is_no_reader_of_the_output() -> None:
     """Such as one to an engine: the command is not done."""
     with pytest.raises(BrokenPipeError), told_endings():
         raise BrokenPipeError
+
+
+def test_a_table_that_nobody_reads_is_no_crash() -> None:
+    """`afa inspect TEXT | head -1` ended with 1."""
+    code = (
+        "from afa_llm.endings import told_endings; from afa_llm.telling import results_console\n"
+        "with told_endings(): results_console().print('a table')"
+    )
+    descriptor = pipe_without_reader()
+    done = subprocess.run([sys.executable, "-c", code], stdout=descriptor, stderr=subprocess.PIPE, check=False)
+    os.close(descriptor)
+    assert (done.returncode, done.stderr) == (0, b"")

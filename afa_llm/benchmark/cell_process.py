@@ -44,9 +44,15 @@ def check_launcher(launcher: str) -> None:
 
 def command(cell: Cell, launcher: str) -> list[str]:
     """The command line of a cell. `launcher`: such as `deepspeed --num_gpus 2`; empty: one process."""
-    program = [*shlex.split(launcher), "--module"] if launcher else [sys.executable, "-m"]
+    program = [*shlex.split(launcher), "--module"] if launcher else [sys.executable, *_where_this_process_looks(), "-m"]
     resume = ["run.resume=true"] if cell.started else []
     return [*program, "afa_llm", VERBS[cell.kind], str(cell.beside(".yaml")), *resume]
+
+
+def _where_this_process_looks() -> list[str]:
+    """Options of Python for a cell to import what this process imports. With `-m` alone the working folder comes first,
+    where a datasets.py or torch.py of the user's may lie; the command `afa` does not look there."""
+    return [] if os.getcwd() in sys.path or "" in sys.path else ["-P"]
 
 
 class CellProcess:

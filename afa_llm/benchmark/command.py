@@ -28,7 +28,7 @@ from afa_llm.errors import AfaError
 from afa_llm.kept_before import READING_ONLY
 from afa_llm.material import basis, prepare
 from afa_llm.run_folder import changed_settings
-from afa_llm.telling import tell
+from afa_llm.telling import results_console, tell
 from afa_llm.training.durable_files import lock_file
 from afa_llm.training.step_batches import planned_steps
 
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         else _check_data(chosen, benchmark.reference)
     )
     if options.dry_run:
-        Console(width=None if console.is_terminal else 120).print(_plan_table(chosen, works))
+        results_console(None if console.is_terminal else 120).print(_plan_table(chosen, works))
         return 0
     lock = _claim(place)
     with ProgressTable(console, options.jobs) as table:
@@ -116,7 +116,8 @@ def _tell_end(runner: MatrixRunner) -> None:
     if runner.stop_signal:
         tell(f"stopped by {runner.stop_signal.name}; the same command goes on")
     elif failed:
-        tell(f"{len(failed)} cells failed; the same command tries them again")
+        told = "1 cell failed; the same command tries it again"
+        tell(told if len(failed) == 1 else f"{len(failed)} cells failed; the same command tries them again")
 
 
 def _claim(place: Path) -> int:

@@ -44,7 +44,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("config", metavar="CONFIG", help="benchmark file (YAML)")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="laid over CONFIG, such as seeds='[0]' or arms.afa.title=AFA"
+        "overrides",
+        nargs="*",
+        default=[],  # without it argparse says that they are required
+        metavar="key=value",
+        help="laid over CONFIG, such as seeds='[0]' or arms.afa.title=AFA",
     )
     parser.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="cells at a time (1)")
     parser.add_argument(

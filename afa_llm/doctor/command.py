@@ -15,6 +15,7 @@ from afa_llm.doctor.judge import judge
 from afa_llm.doctor.launch_environment import launch_environment, launcher_folders
 from afa_llm.doctor.rows import worst
 from afa_llm.doctor.table import as_json, print_table
+from afa_llm.telling import results_console
 
 
 def run(options: argparse.Namespace, config: Config, config_file: str | None) -> int:
@@ -36,5 +37,5 @@ def run(options: argparse.Namespace, config: Config, config_file: str | None) ->
     if options.json:
         print(as_json(rows, findings))
     else:
-        print_table(rows, Console())
+        print_table(rows, results_console())
     return 2 if worst(rows) == "fail" else 0

@@ -14,6 +14,7 @@ from afa_llm.planning.layout import layout_of, with_offload
 from afa_llm.planning.plan import Plan, make_plan
 from afa_llm.planning.table import as_json, print_plan
 from afa_llm.records import AnswerWords
+from afa_llm.telling import results_console
 
 
 def run(options: argparse.Namespace, config: Config, answers: AnswerWords = ANSWERS) -> int:
@@ -35,5 +36,5 @@ def run(options: argparse.Namespace, config: Config, answers: AnswerWords = ANSW
     if options.json:
         print(as_json(plan, found))
     else:
-        print_plan(plan, found, Console())
+        print_plan(plan, found, results_console())
     return 0 if all(verdict.fits for verdict in found) else 2

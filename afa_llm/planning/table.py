@@ -18,8 +18,8 @@ from afa_llm.planning.plan import GIB, Part, Plan
 def print_plan(plan: Plan, found: Sequence[Verdict], console: Console) -> None:
     """Parts of a rank, phases, the host's parts, and one line for each verdict."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("each rank, on its GPU" if plan.on_gpu else "each rank", no_wrap=True)
-    table.add_column("GiB", justify="right")
+    table.add_column("each rank, on its GPU" if plan.on_gpu else "each rank")
+    table.add_column("GiB", justify="right", no_wrap=True)  # in a narrow terminal the words wrap, no figure is lost
     _add(table, plan.device)
     table.add_section()
     worst = max(plan.phases, key=lambda phase: phase.bytes)

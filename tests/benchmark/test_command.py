@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -175,3 +176,11 @@ def test_a_report_tells_of_cells_measured_with_other_settings(
         "cell one/plain/seed0 and 5 more: measured with other settings than CONFIG has now: "
         "training.learning_rate = 0.1 (was 0.0005)\n"
     ) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("failed", "told"), [(1, "1 cell failed; "), (2, "2 cells failed; ")])
+def test_what_failed_is_counted(failed: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    cell = SimpleNamespace(name="one/plain/seed0", beside=lambda suffix: tmp_path / f"seed0{suffix}")
+    statuses = [SimpleNamespace(state="failed", cell=cell, message="exit code 2")] * failed
+    command._tell_end(SimpleNamespace(statuses=statuses, stop_signal=None))  # type: ignore[arg-type]
+    assert f"\n{told}" in capsys.readouterr().err

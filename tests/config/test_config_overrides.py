@@ -108,12 +108,12 @@ def test_bad_override_text(text: str) -> None:
         ("training.epochs.x=3", "training.epochs has no keys; override the whole value"),
         ("run.name.x.y=3", "run.name has no keys"),
         ("data.labels.positive.0.x=1", "data.labels.positive.0 has no keys"),
-        ("data.evaluation.1.split=a", "no such entry; data.evaluation has 0."),
-        ("data.evaluation.x=3", "no such entry; data.evaluation has 0."),
-        ("data.evaluation.-1.split=3", "no such entry; data.evaluation has 0."),
-        ("data.evaluation.².split=a", "no such entry; data.evaluation has 0."),
-        ("data.labels.positive.²=3", "no such entry; data.labels.positive has 0, 1, 2."),
-        ("training.betas.7=0.5", "no such entry; training.betas has 0, 1."),
+        ("data.evaluation.1.split=a", "no such entry; data.evaluation has entry 0 alone."),
+        ("data.evaluation.x=3", "no such entry; data.evaluation has entry 0 alone."),
+        ("data.evaluation.-1.split=3", "no such entry; data.evaluation has entry 0 alone."),
+        ("data.evaluation.².split=a", "no such entry; data.evaluation has entry 0 alone."),
+        ("data.labels.positive.²=3", "no such entry; data.labels.positive has entries 0, 1, 2."),
+        ("training.betas.7=0.5", "no such entry; training.betas has entries 0, 1."),
         ("training.betas={", "not valid YAML; quote it"),
         ("training.epochs=[1", "not valid YAML; quote it"),
     ],
@@ -128,7 +128,7 @@ def test_overrides_that_lead_nowhere(override: str, words: str) -> None:
 def test_no_keys_below_a_value_of_the_file() -> None:
     with pytest.raises(AfaError, match=r"training has no keys"):
         lay_over({"training": 3}, "training.epochs=3")
-    with pytest.raises(AfaError, match=r"data\.evaluation has none"):
+    with pytest.raises(AfaError, match=r"data\.evaluation has no entries"):
         lay_over({"data": {"evaluation": []}}, "data.evaluation.0.split=x")
 
 

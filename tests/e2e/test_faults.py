@@ -101,7 +101,9 @@ def test_a_signal_while_measuring(
     assert f"stopped by SIGTERM in phase {phase}" in job.text() and "Traceback" not in job.text()
     assert none_left(ranks)
     quick = ["data.evaluation.0.max_samples=12", "run.resume=true"]
-    assert afa("train", *settings, *quick, ranks=2).returncode == 0
+    again = afa("train", *settings, *quick, ranks=2)
+    assert again.returncode == 0
+    assert ("steps were done before: nothing is left to train" in again.stdout + again.stderr) == (phase == "after")
     said = json.loads((folder / "results.json").read_text())["training"]["last_metrics"]
     assert said["task_loss"] == metrics(folder)[-1]["task_loss"]
 

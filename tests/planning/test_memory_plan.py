@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -214,6 +215,17 @@ def test_buckets_follow_the_deepspeed_file(llama: Path, tmp_path: Path) -> None:
     assert (layout.buckets, layout.bucket) == (2, 1000)
     without = settings(llama, "training.engine=deepspeed", "training.zero_stage=2")
     assert layout_of(without, 2, 2, on_gpu=True).buckets == 1
+
+
+def test_a_narrow_terminal_loses_no_figure(llama: Path) -> None:
+    """Of 40 columns the first took all: parts and phases stood there without their GiB."""
+    plan = plan_of(settings(llama, "data.max_tokens=32"))
+    figures = []
+    for width in (120, 40):
+        console = Console(file=io.StringIO(), width=width)
+        print_plan(plan, [], console)
+        figures.append(re.findall(r" (\d+\.\d+)$", console.file.getvalue(), re.MULTILINE))  # type: ignore[attr-defined]
+    assert figures[0] == figures[1] != []
 
 
 def test_table_and_json_say_the_same(llama: Path) -> None:
