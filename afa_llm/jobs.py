@@ -104,7 +104,7 @@ def train(config: Config) -> Path:
             prompts, deliver = material.train_prompts, assembly.build_delivery(config, service)
             trainer = Trainer(config, world, adversarial_round, engine, prompts, folder, validate, deliver)
             world.tell(f"{len(prompts)} reviews, {trainer.total_steps} steps on {world.size} rank(s)")
-            for advice in advices(config, len(decoder.layers), trainer.total_steps):
+            for advice in advices(config, trainer.total_steps, len(decoder.layers)):
                 world.tell(advice)
             before = measure_before(config, material, decoder, world, clock, service)
             with clock.phase("training"):

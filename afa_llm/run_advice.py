@@ -8,8 +8,8 @@ from afa_llm.config import Config
 from afa_llm.run_layers import DEEP
 
 
-def advices(config: Config, depth: int, steps: int) -> Iterator[str]:
-    """A line for each such setting of a run of `steps` steps with a model of `depth` layers."""
+def advices(config: Config, steps: int, depth: int = 0) -> Iterator[str]:
+    """A line for each such setting of a run of `steps` steps with a model of `depth` layers (0: not known)."""
     feedback = config.objective.policy_gradient_weight > 0
     if config.attention.layers == "all" and depth >= DEEP and feedback:
         yield (

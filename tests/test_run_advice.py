@@ -20,7 +20,7 @@ from afa_llm.run_advice import advices
     ],
 )
 def test_all_layers_of_a_deep_model_are_worth_a_word(settings: list[str], depth: int, told: bool) -> None:
-    assert any("attention.layers=auto" in line for line in advices(load_config(None, settings), depth, 10)) == told
+    assert any("attention.layers=auto" in line for line in advices(load_config(None, settings), 10, depth)) == told
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_all_layers_of_a_deep_model_are_worth_a_word(settings: list[str], depth:
 def test_a_best_among_one_is_told(settings: list[str], told: bool) -> None:
     """The default of training.validate_every makes the best the last."""
     given = ["training.adapter=best", "data.validation={path: 'builtin:planted', split: validation}", *settings]
-    lines = advices(load_config(None, given), 6, 10)
+    lines = advices(load_config(None, given), 10, 6)
     assert any("after the last of 10 steps alone" in line for line in lines) == told
 
 
@@ -51,5 +51,5 @@ def test_a_best_among_one_is_told(settings: list[str], told: bool) -> None:
 )
 def test_a_run_that_ends_before_its_feedback_begins(settings: list[str], steps: int, told: bool) -> None:
     """It was cross-entropy to the last digit, and called AFA."""
-    lines = advices(load_config(None, settings), 6, steps)
+    lines = advices(load_config(None, settings), steps, 6)
     assert any("no feedback" in line for line in lines) == told

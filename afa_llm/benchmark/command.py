@@ -27,6 +27,7 @@ from afa_llm.data.suites import lacking, resolve_suites
 from afa_llm.errors import AfaError
 from afa_llm.kept_before import READING_ONLY
 from afa_llm.material import basis, prepare
+from afa_llm.run_advice import advices
 from afa_llm.run_folder import changed_settings
 from afa_llm.telling import results_console, tell
 from afa_llm.training.durable_files import lock_file
@@ -184,8 +185,12 @@ def _check_data(cells: Sequence[Cell], reference: str) -> dict[tuple[str, str], 
             reviews = {title: asked(prompt_sets) for title, prompt_sets in material.prompt_sets.items()}
             seen[key] = Work(len(material.train_prompts), 0, evaluated), reviews
         work, asks[cell.data_set, cell.arm, cell.seed] = seen[key]
+        if (cell.data_set, cell.arm) in found:
+            continue
         steps = planned_steps(config.training, work.reviews) if cell.kind == "trained" else 0
-        found.setdefault((cell.data_set, cell.arm), replace(work, steps=steps))
+        found[cell.data_set, cell.arm] = replace(work, steps=steps)
+        for advice in advices(config, steps) if steps else ():  # a cell would say it in its log alone
+            tell(f"{cell.data_set}, {cell.arm}: {advice}")
     _check_same_reviews(asks, reference)
     return found
 

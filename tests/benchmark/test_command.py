@@ -56,6 +56,16 @@ def test_reviews_are_read_once_for_all_that_read_the_same(
     }
 
 
+def test_an_arm_that_ends_before_its_feedback_begins_is_told_once(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its cells said so in their logs alone."""
+    arms = "{plain: {settings: {objective: {policy_gradient_weight: 0}}}, afa: {}}"
+    command._check_data(cells(tmp_path, tiny_model, arms), "plain")
+    said = [line for line in capsys.readouterr().err.splitlines() if "no feedback" in line]
+    assert [line.partition(": adversary")[0].removeprefix("afa: ") for line in said] == ["one, afa", "two, afa"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
