@@ -9,8 +9,9 @@ READY = $(VENV)/.ready
 demo: $(READY)  ## the whole job on the packaged model and data (CPU, under 10 minutes)
 	$(BIN)/afa demo
 
+# Two workers at most: many tests start two ranks. A file stays with one worker, for its fixtures take long.
 test: $(READY)  ## the default tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 2 --dist loadfile
 
 test-slow: $(READY)  ## the tests that take minutes each, with the programs that two nodes on one machine need
 	bash tools/test_programs.sh
