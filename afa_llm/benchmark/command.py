@@ -52,6 +52,11 @@ def run(options: argparse.Namespace) -> int:
     console = Console(stderr=True)
     check_places(place, chosen)
     if options.report:  # made of what the cells left: their data may lie elsewhere
+        if not any(cell.finished for cell in cells):
+            raise AfaError(
+                f"{place}: no cell is finished there, and there is nothing to report; run it without --report, or set "
+                "name and output_dir to those of a benchmark that ran"
+            )
         return _write(benchmark, cells, place, 0)
     check_launcher(options.launcher)
     chosen = _resolved(chosen)
