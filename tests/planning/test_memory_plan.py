@@ -18,10 +18,14 @@ from transformers import LlamaForCausalLM
 from afa_llm.config import Config
 from afa_llm.config_loading import load_config
 from afa_llm.errors import AfaError
+from afa_llm.planning.blueprint import blueprint
+from afa_llm.planning.dry_run import reading_pass
 from afa_llm.planning.fits import Memory, Verdict, mend_of, verdicts
 from afa_llm.planning.layout import Layout, layout_of, with_offload
 from afa_llm.planning.plan import GIB, Plan, make_plan
+from afa_llm.planning.round_passes import adapted, round_passes
 from afa_llm.planning.table import as_json, assumptions, print_plan, verdict_line
+from afa_llm.records import AnswerWords
 
 SHARDED = ["training.engine=deepspeed", "training.zero_stage=3"]
 
@@ -42,6 +46,21 @@ def plan_of(config: Config, ranks: int = 1, *, offload: bool = False, on_gpu: bo
 
 def parts(plan: Plan) -> dict[str, int]:
     return {part.name: part.bytes for part in plan.device}
+
+
+def test_rows_of_attention_are_held_for_every_label(llama: Path) -> None:
+    """With answers of several tokens a review is read once for each label, and each reading holds its rows."""
+    config = settings(llama, "model.quantization=none", "model.dtype=float32", "data.max_tokens=64")
+    grades = AnswerWords(("low", "fair", "high"), ((5, 6), (7,), (8, 9)))
+    layout = layout_of(config, 1, 1, on_gpu=False)
+    model = adapted(config, blueprint(config.model).model)
+    found = round_passes(config, model, layout, grades)
+    text, reviews = model.config, config.training.reviews_per_step
+    layers = tuple(range(text.num_hidden_layers))
+    masked = reading_pass(model, layers, found.masked_rows, 64, grades).peak
+    one_row = 3 * len(layers) * text.num_attention_heads * 64 * 4
+    views = config.masking.masks_per_review + 1  # and the random mask that the adversary is compared with
+    assert found.looking - masked - found.kept == one_row * (2 * views * reviews + reviews)
 
 
 def test_a_7b_llama(tmp_path: Path) -> None:
