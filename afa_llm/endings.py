@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from afa_llm.errors import AfaError
+from afa_llm.torch_companions import companion_trouble
 
 UNUSABLE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR,
@@ -24,8 +25,8 @@ UNUSABLE = {
 def told_endings() -> Iterator[None]:
     """A command, with all that it printed written out before it counts as done.
 
-    Raises AfaError for a path that can't be used. The parts that open paths say which setting names them; this is for
-    what they let through, such as a disk that is full by now.
+    Raises AfaError for a path that can't be used, and for packages that break an import of transformers. The parts that
+    open paths say which setting names them; this is for what they let through, such as a disk that is full by now.
     """
     if getattr(sys.stdout, "errors", "") == "strict":  # what its encoding can't hold is escaped, as on stderr
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -45,6 +46,11 @@ def told_endings() -> Iterator[None]:
         if error.errno not in UNUSABLE:
             raise
         raise AfaError(f"{error.filename or 'output'}: {error.strerror}") from error
+    except ImportError as error:
+        trouble = companion_trouble(error)
+        if trouble is None:
+            raise
+        raise AfaError(trouble) from error
 
 
 def _reader_gone() -> bool:

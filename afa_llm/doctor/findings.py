@@ -51,6 +51,8 @@ class Facts(Answer):
     python: str
     packages: dict[str, str | None]
     """Installed version by name of distribution; None: not installed."""
+    unfit: dict[str, str] = {}
+    """Packages that cannot be imported beside this torch: name -> version and error."""
     afa_llm: str
     """Version and fingerprint of its code: two checkouts may carry the same version."""
     cuda: str | None

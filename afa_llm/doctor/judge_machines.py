@@ -30,6 +30,10 @@ def versions(findings: Findings) -> list[Row]:
             )
         elif differ(value_of):
             rows.append(fail("versions", f"{package}: {groups(value_of)}", f"install one version of {package}"))
+    for node, fact in facts.items():
+        for package, said in fact.unfit.items():
+            mend = f"pip uninstall -y {package}: nothing here needs it"
+            rows.append(fail("versions", f"{package} on {node} does not fit its torch: {said}", mend))
     code_of = {node: fact.afa_llm for node, fact in facts.items()}
     if differ({node: code.split()[-1] for node, code in code_of.items()}):
         rows.append(fail("versions", f"afa-llm: {groups(code_of)}", "bring the same code to every node"))

@@ -14,6 +14,7 @@ from pathlib import Path
 from afa_llm.doctor.findings import Facts, Gpu
 from afa_llm.doctor.inputs import look_at
 from afa_llm.fingerprint import source_fingerprint
+from afa_llm.torch_companions import unfit_companions
 
 PACKAGES = (
     "torch",
@@ -54,6 +55,7 @@ def collect(inputs: Mapping[str, str]) -> Facts:
         boot_id=_text("/proc/sys/kernel/random/boot_id") or "",
         python=platform.python_version(),
         packages={name: _version(name) for name in PACKAGES},
+        unfit=unfit_companions(),
         afa_llm=f"{_version('afa-llm') or 'not installed'}, code {source_fingerprint()}",
         cuda=torch.version.cuda,
         nccl=".".join(str(part) for part in torch.cuda.nccl.version()) if cuda else None,

@@ -59,6 +59,13 @@ PLANTED: dict[str, tuple[Findings, str, str, str, str]] = {
         "torch: 2.13.0 on a, c; 2.12.0 on b",
         "one version of torch",
     ),
+    "package for another torch": (
+        with_second_facts(unfit={"torchvision": "0.28.0: operator torchvision::nms does not exist"}),
+        "versions",
+        "fail",
+        "torchvision on b does not fit its torch: 0.28.0: operator torchvision::nms does not exist",
+        "pip uninstall -y torchvision",
+    ),
     "package missing": (
         with_second_facts(packages={"torch": "2.13.0", "deepspeed": None}),
         "versions",
