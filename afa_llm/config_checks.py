@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from afa_llm.config_texts import not_unicode, unreplaced_variables
+
 if TYPE_CHECKING:
     from afa_llm.config import Config
+    from afa_llm.config_data import Source
 
 
 def contradictions(config: Config) -> list[str]:
     """All contradictions of a configuration, each `field = value: why; fix`. Empty where there are none."""
     training = (_model, _masks, _adversary, _optimizer, _engine, _quantization, _validation, _rollouts)
-    checks = (*training, _labels, _spurious, _evaluation, _unicode)
+    checks = (*training, _labels, _spurious, _pairs, _evaluation, not_unicode, unreplaced_variables)
     return [message for check in checks for message in check(config)]
 
 
@@ -160,13 +163,27 @@ def _evaluation(config: Config) -> list[str]:
     return found
 
 
-def _spurious(config: Config) -> list[str]:
+def _sources(config: Config) -> dict[str, Source]:
     named = {f"data.evaluation.{k}": source for k, source in enumerate(config.data.evaluation)}
     named["data.train"] = config.data.train
     if config.data.validation is not None:
         named["data.validation"] = config.data.validation
+    return named
+
+
+def _pairs(config: Config) -> list[str]:
+    """A named suite may bring the column of pairs by itself."""
+    return [
+        f"{name}.side_column = {source.side_column}: it says what a review is in its pair, but {name}.pair_column, "
+        "which joins the pairs, is not set; set it, or leave side_column out"
+        for name, source in _sources(config).items()
+        if source.side_column and not (source.pair_column or source.edits_path or source.path.startswith("suite:"))
+    ]
+
+
+def _spurious(config: Config) -> list[str]:
     found = []
-    for name, source in named.items():
+    for name, source in _sources(config).items():
         if source.spurious is None:
             continue
         if source.group_column:
@@ -259,25 +276,3 @@ def _is_address(text: str) -> bool:
     bare = place.path in ("", "/") and not (place.query or place.fragment or "@" in place.netloc)
     spelled = text.isascii() and text.isprintable() and " " not in text
     return place.scheme in ("http", "https") and named and bare and spelled
-
-
-def _unicode(config: Config) -> list[str]:
-    """Names and paths go into files and logs, which are UTF-8. Bytes of another encoding arrive as lone surrogates."""
-    found = []
-    for section, values in config.model_dump(mode="json").items():
-        for name, value in texts_of(values, section):
-            try:
-                f"{name} {value}".encode()
-            except UnicodeEncodeError:
-                spelled = name.encode("utf-8", "backslashreplace").decode(), ascii(value)
-                found.append(f"{spelled[0]} = {spelled[1]}: holds bytes that are no UTF-8; rename it")
-    return found
-
-
-def texts_of(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    """Every text of a setting, with its dotted name."""
-    if isinstance(value, str):
-        yield name, value
-    elif isinstance(value, dict | list):
-        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from texts_of(entry, f"{name}.{key}")

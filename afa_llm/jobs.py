@@ -108,9 +108,10 @@ def train(config: Config) -> Path:
                 world.tell(advice)
             before = measure_before(config, material, decoder, world, clock, service)
             with clock.phase("training"):
-                if trainer.resume() == trainer.total_steps:
+                trains = trainer.resume() < trainer.total_steps
+                if not trains:
                     world.tell(f"all {trainer.total_steps} steps were done before: nothing is left to train")
-                save_settings(config, folder, world)
+                save_settings(config, folder, world, trains=trains)
                 summary = trainer.run()
                 trainer.save_adapter(folder / "adapter")
             clock.seconds["training"] += trainer.watch.earlier

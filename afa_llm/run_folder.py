@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from afa_llm.config import Config
-from afa_llm.config_checks import texts_of
 from afa_llm.config_data import Data
 from afa_llm.config_loading import dump_config, load_config
+from afa_llm.config_texts import texts_of
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.errors import AfaError
 from afa_llm.evaluation import json_files
@@ -32,6 +32,8 @@ TRAINED = ("checkpoints", "adapter", "metrics.jsonl")
 FOLDERS = ("checkpoints", "adapter", "items", "tensorboard")
 FILES = ("metrics.jsonl", "results.json", "report.html", "quarantine.jsonl")
 OTHER = "choose another run.name"
+OF_TRAINING = ("lora", "masking", "adversary", "reward", "objective", "training")
+"""Sections of the configuration that say how steps are taken, and nothing of what is measured."""
 
 
 def read_run_config(folder: Path) -> Config:
@@ -79,7 +81,7 @@ def _refusal(config: Config, folder: Path, adapter: Path | None, evaluates: bool
         if config.run.resume:
             if evaluates and any((folder / part).exists() for part in TRAINED):
                 return f"{name}: {folder} holds a training run, which an evaluation can't continue; {OTHER}"
-            return _other_kind(folder)
+            return _other_kind(folder) or _other_validation(config, folder)
         if not config.run.overwrite:
             return (
                 f"{name}: {folder} holds an earlier run; {OTHER}, or set run.overwrite=true (it is deleted) or "
@@ -108,6 +110,19 @@ def _other_kind(folder: Path) -> str | None:
             if path.exists() and not here(path):
                 return f"{path}: a run has a {there} of this name, and this is none; move it away, or {OTHER}"
     return None
+
+
+def _other_validation(config: Config, folder: Path) -> str | None:
+    """The best checkpoint so far was the best on other reviews."""
+    if not (folder / "checkpoints").is_dir():
+        return None
+    now, before = config.data.validation, read_run_config(folder).data.validation
+    if now is None or before is None or now == before:
+        return None
+    return (
+        f"data.validation = {now.title}: {folder} is continued, and its best checkpoint so far was found on other "
+        f"reviews, see {folder / SETTINGS}; bring them back, or {OTHER}"
+    )
 
 
 def _inputs_inside(config: Config, folder: Path, adapter: Path | None) -> str | None:
@@ -164,11 +179,21 @@ def _claim(config: Config, folder: Path, world: World) -> None:
         save_settings(config, folder, world)
 
 
-def save_settings(config: Config, folder: Path, world: World) -> None:
-    """All but the leave to replace or continue an earlier run: it was given once, not to whoever takes this file."""
+def save_settings(config: Config, folder: Path, world: World, *, trains: bool = True) -> None:
+    """All but the leave to replace or continue an earlier run: it was given once, not to whoever takes this file.
+
+    `trains`: whether a step is taken with them; else those of training stay as they were taken.
+    """
     if world.leads:
+        kept = {} if trains else _as_trained(config, read_run_config(folder))
         run = config.run.model_copy(update={"overwrite": False, "resume": False})
-        json_files.write_text(folder / SETTINGS, dump_config(config.model_copy(update={"run": run})))
+        json_files.write_text(folder / SETTINGS, dump_config(config.model_copy(update={"run": run, **kept})))
+
+
+def _as_trained(config: Config, before: Config) -> dict[str, Any]:
+    """The sections of training as they were before; which of the trained adapters is the result, is chosen anew."""
+    chosen = before.training.model_copy(update={"adapter": config.training.adapter})
+    return {name: getattr(before, name) for name in OF_TRAINING} | {"training": chosen}
 
 
 def _clear(folder: Path) -> None:

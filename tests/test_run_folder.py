@@ -192,6 +192,29 @@ def test_settings_of_a_run_stay_until_its_checkpoint_fits_the_new_ones(tmp_path:
     assert read_run_config(folder).lora.rank == 4
 
 
+def test_settings_that_no_step_was_taken_with_are_not_saved(tmp_path: Path) -> None:
+    """A finished run that is measured anew keeps what it was trained with; which adapter is the result may change."""
+    folder = _earlier_run(tmp_path)
+    asked = ["lora.rank=4", "training.learning_rate=0.5", "training.adapter=best", "evaluation.focus_samples=7"]
+    save_settings(_config(tmp_path, *asked, "data.validation.path=v.csv"), folder, ALONE, trains=False)
+    saved, earlier = read_run_config(folder), _config(tmp_path, "lora.rank=8")
+    assert (saved.lora.rank, saved.training.learning_rate) == (8, earlier.training.learning_rate)
+    assert (saved.training.adapter, saved.evaluation.focus_samples) == ("best", 7)
+
+
+def test_the_best_on_some_reviews_is_not_continued_on_others(tmp_path: Path) -> None:
+    folder, best = _earlier_run(tmp_path), ["training.adapter=best", "run.resume=true"]
+    save_settings(_config(tmp_path, *best, "data.validation.path=v.csv"), folder, ALONE)
+    others = _config(tmp_path, *best, "data.validation.path=w.csv")
+    with reserved_folder(others, ALONE):  # no step has been taken yet
+        pass
+    (folder / "checkpoints").mkdir()
+    with pytest.raises(AfaError, match=r"data\.validation = w: .* bring them back"), reserved_folder(others, ALONE):
+        pass
+    with reserved_folder(_config(tmp_path, *best, "data.validation.path=v.csv"), ALONE):
+        pass
+
+
 @pytest.mark.parametrize("again", ["run.overwrite=true", "run.resume=true"])
 def test_two_processes_never_write_one_run(tmp_path: Path, again: str) -> None:
     with reserved_folder(_config(tmp_path), ALONE) as folder:

@@ -28,6 +28,21 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "run.output_dir = 'r\\udcff': holds bytes that are no UTF-8",
         ["run.output_dir=r"],
     ),
+    "a variable that no shell replaced": (
+        ["run.output_dir=$HOME/runs"],
+        "run.output_dir = $HOME/runs: $HOME is not replaced in settings",
+        ["run.output_dir=~/runs"],
+    ),
+    "a variable in a set to measure on": (
+        ["data.evaluation=[{path: '/data/${SETS}/dev.csv'}]"],
+        "data.evaluation.0.path = /data/${SETS}/dev.csv: ${SETS} is not replaced in settings",
+        ["data.evaluation.0.path=/data/dev.csv"],
+    ),
+    "sides of no pairs": (
+        ["data.evaluation=[{path: dev.csv, side_column: side}]"],
+        "data.evaluation.0.side_column = side: it says what a review is in its pair",
+        ["data.evaluation.0.pair_column=pair"],
+    ),
     "one mask one way": (
         ["masking.direction=attended", "masking.masks_per_review=1"],
         "masking.masks_per_review = 1: the leave-one-out baseline needs at least 2 with direction attended",
