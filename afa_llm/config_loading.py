@@ -63,15 +63,18 @@ def resolve_builtin(name: str, folder: str, suffix: str) -> Path:
     return found
 
 
-def read_yaml(path: str) -> dict[str, Any]:
-    """A YAML mapping from a file or `builtin:<name>`. Raises AfaError where it is missing, unreadable or no mapping."""
+def read_yaml(path: str, instead: str = "name a YAML file or builtin:demo") -> dict[str, Any]:
+    """A YAML mapping from a file or `builtin:<name>`. `instead`: what is said where there is no such file.
+
+    Raises AfaError where it is missing, unreadable or no mapping.
+    """
     file = resolve_builtin(path, "configs", ".yaml")
     try:
         if Path(os.path.realpath(file)).is_fifo():  # what a shell makes for `<(command)` leads to no such path
             raise AfaError(f"{path}: a named pipe, not a file; name a YAML file")
         values = load_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise AfaError(f"{path}: no such file; name a YAML file or builtin:demo") from None
+        raise AfaError(f"{path}: no such file; {instead}") from None
     except IsADirectoryError:
         raise AfaError(f"{path}: a folder, not a file; name a YAML file") from None
     except UnicodeDecodeError as error:

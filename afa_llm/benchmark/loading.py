@@ -33,7 +33,7 @@ BEFORE_FOLDER = "_before"
 
 def load_benchmark(path: str, overrides: Iterable[str] = ()) -> Benchmark:
     """The benchmark of a YAML file with overrides laid over it. Raises AfaError, all faults at once."""
-    values = read_yaml(path)
+    values = read_yaml(path, "name a benchmark's YAML file, such as configs/benchmark_pocket.yaml of the repository")
     if values.keys() & RUN_SECTIONS and not values.keys() & {"arms", "data_sets"}:
         raise AfaError(
             f"{path}: the settings of one run, not a benchmark; start it with `afa train {path}`, or name it in a "

@@ -60,6 +60,12 @@ def test_the_settings_of_one_run_are_no_benchmark(tmp_path: Path) -> None:
     assert str(error.value) == told + "benchmark's base.config"
 
 
+def test_a_file_that_is_not_there_is_not_answered_with_a_run(tmp_path: Path) -> None:
+    with pytest.raises(AfaError, match=r"no such file; name a benchmark's YAML file") as refused:
+        load_benchmark(str(tmp_path / "b.yaml"))
+    assert "builtin:" not in str(refused.value)
+
+
 def test_a_cell_that_measures_nothing_is_refused(tmp_path: Path) -> None:
     text = GOOD.replace("other: {settings: {data: {", "other: {settings: {data: {evaluation: [], ")
     with pytest.raises(
