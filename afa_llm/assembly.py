@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from afa_llm.config import Config
+from afa_llm.data.rarity import Rarity
 from afa_llm.data.vocabulary import load_vocabulary
 from afa_llm.engine_assembly import build_service
 from afa_llm.material import Material
@@ -76,7 +77,8 @@ def build_round(
     masker = Masker(config, material.fillers, infiller)
     looker = Looker(decoder, material.answers, config, masker, generator=generator)
     hidden_size = int(decoder.model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
-    feedback = Feedback(looker, config, world, hidden_size)
+    rarity = Rarity.among(prompt.example for prompt in material.train_prompts)
+    feedback = Feedback(looker, config, world, hidden_size, rarity)
     return AdversarialRound(looker, feedback, engine, config, world)
 
 

@@ -74,11 +74,19 @@ class Adversary(Section):
 
 
 class Reward(Section):
-    source: Literal["adversary", "answer_shift", "probability_drop", "rationale"] = Field(
+    source: Literal["adversary", "answer_shift", "probability_drop", "rationale", "rarity"] = Field(
         "adversary",
         description="adversary: log P(detected); answer_shift: how far the answers move, whichever way, without an "
         "adversary; probability_drop: the fall of log p(label), without an adversary; rationale: the "
-        "share of words that annotators call decisive, a control that says what a perfect judge would reach",
+        "share of words that annotators call decisive, a control that says what a perfect judge would reach; rarity: "
+        "how rare the hidden words are, a control that says what counting words reaches without a judge",
+    )
+    rarity_power: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="ρ: what a mask found counts by the rarity of its words among the training reviews (0..1, mean "
+        "over the mask, inverse document frequency) to this power; for the adversary P(detected) · rarity^ρ",
     )
     label_weight: float = Field(0.0, ge=0, description="η: weight of the label-aware part beside the adversary's")
     normalise: bool = Field(

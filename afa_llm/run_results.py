@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from afa_llm.config import Config
+from afa_llm.data.word_forms import is_punctuation, normal_form
 from afa_llm.evaluation import json_files
 from afa_llm.evaluation.comparison import clusters_of
 from afa_llm.evaluation.estimates import Floats, Resampling
@@ -24,7 +25,7 @@ from afa_llm.evaluation.prompted_sentiment import ItemRecord, measure, write_ite
 from afa_llm.evaluation.report import write_report
 from afa_llm.evaluation.results import Measured, Reading, RunFacts, build_results
 from afa_llm.evaluation.slices import Slice, slices_of
-from afa_llm.evaluation.word_frequencies import WordFrequencies, is_punctuation, normal_form
+from afa_llm.evaluation.word_frequencies import WordFrequencies
 from afa_llm.material import Material
 from afa_llm.models.compute_type import device_name
 from afa_llm.models.decoder import Decoder

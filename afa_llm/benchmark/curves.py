@@ -20,11 +20,11 @@ from scipy import stats
 from afa_llm.benchmark.figures import LinesChart, lines_chart
 from afa_llm.benchmark.outcomes import Outcome
 from afa_llm.benchmark.results import Matrix
+from afa_llm.data.word_forms import is_punctuation, normal_form
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.focus_items import FocusItem, FocusPhase, read_focus_items
 from afa_llm.evaluation.json_files import focus_path, read_json, word_counts_path
 from afa_llm.evaluation.training_curves import read_metrics
-from afa_llm.evaluation.word_frequencies import is_punctuation, normal_form
 
 LEARNING = (
     ("task_loss", "Task loss", "Cross-entropy of the right label's answer, in nats; of the training reviews."),

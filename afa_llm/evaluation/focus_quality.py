@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
+from afa_llm.data.word_forms import is_punctuation
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.clusters import cluster_mean
 from afa_llm.evaluation.estimates import Estimate, Floats, Resampling, finite
@@ -27,7 +28,7 @@ from afa_llm.evaluation.faithfulness import (
 )
 from afa_llm.evaluation.focus_metrics import METRICS, NULL_FLOOR
 from afa_llm.evaluation.plausibility import decisive, iou_f1, token_f1, top_words
-from afa_llm.evaluation.word_frequencies import WordFrequencies, is_punctuation, is_stop_word
+from afa_llm.evaluation.word_frequencies import WordFrequencies, is_stop_word
 from afa_llm.records import Example
 
 WEIGHTED = "value_weighted"

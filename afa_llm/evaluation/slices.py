@@ -12,19 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from afa_llm.data.word_forms import is_punctuation, normal_form
 from afa_llm.evaluation.clusters import cluster_mean
 from afa_llm.evaluation.comparison import clusters_of, match
 from afa_llm.evaluation.estimates import Estimate, Resampling, wilson
 from afa_llm.evaluation.plausibility import RATIONALE_THRESHOLD
 from afa_llm.evaluation.prompted_sentiment import ItemRecord
-from afa_llm.evaluation.word_frequencies import (
-    BUCKET_STARTS,
-    WordFrequencies,
-    bucket_name,
-    bucket_of,
-    is_punctuation,
-    normal_form,
-)
+from afa_llm.evaluation.word_frequencies import BUCKET_STARTS, WordFrequencies, bucket_name, bucket_of
 from afa_llm.records import Example
 
 Slice = tuple[str, str]

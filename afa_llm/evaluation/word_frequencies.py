@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+from afa_llm.data.word_forms import is_punctuation, normal_form
 from afa_llm.records import Example
 
 _NEGATIONS = ("no", "nor", "not", "never", "none", "nobody", "nothing", "nowhere", "neither", "without", "cannot")
@@ -69,23 +69,6 @@ def bucket_name(bucket: int) -> str:
     return f"{first}" if first == last else f"{first} to {last}"
 
 
-def normal_form(word: str) -> str:
-    """The word case-folded, without punctuation at its ends; a word of punctuation only stays as it is."""
-    if is_punctuation(word):
-        return word
-    first, last = 0, len(word)
-    while _is_mark(word[first]):
-        first += 1
-    while _is_mark(word[last - 1]):
-        last -= 1
-    return word[first:last].casefold().replace("\u2019", "'")
-
-
-def is_punctuation(word: str) -> bool:
-    """No letter, digit or pictograph in it. An emoji is no punctuation: it can carry the opinion."""
-    return all(_is_mark(character) for character in word)
-
-
 def is_stop_word(word: str) -> bool:
     """A function word of English, alone or with a clitic (it's, they've), or the clitic itself ('s)."""
     form = normal_form(word)
@@ -95,11 +78,6 @@ def is_stop_word(word: str) -> bool:
 
 def _is_bare_clitic(word: str, form: str) -> bool:
     return form in _CLITICS and word[:1] in ("'", "\u2019")
-
-
-def _is_mark(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category[0] in "PZC" or category in ("Sm", "Sc", "Sk")
 
 
 def _threshold(counts: dict[str, int], quantile: float) -> int:

@@ -14,6 +14,8 @@ from torch.nn import functional
 
 from afa_llm.errors import AfaError
 
+LEAST_RARITY = 0.02
+
 
 def adversarial_reward(logit_BK: Tensor, face_K: Tensor) -> Tensor:
     """[B, K]: attended log P_detect, unattended log(1 - P_detect), P_detect = σ(logit).
@@ -55,14 +57,31 @@ def by_face(found_BK: Tensor, face_K: Tensor) -> Tensor:
     return _sign(face_K, found_BK) * _data(found_BK)
 
 
-def rationale_share(hidden_BKW: Tensor, rationale_BW: Tensor) -> Tensor:
-    """[B, K]: mean over a mask's hidden words of how decisive annotators call them (0..1).
+def mean_hidden(hidden_BKW: Tensor, value_BW: Tensor) -> Tensor:
+    """[B, K]: mean of a number per word over the words that a mask hides; 0 for an empty mask.
 
-    Control: what a judge finds who knows the right words, so that a miss is not the judge's. 0 for an empty mask.
-    Source: our choice.
+    Of how decisive annotators call them (0..1): a control, what a judge finds who knows the right words. Of their
+    rarity (0..1): a control too, what counting words finds without a judge. Source: our choice.
     """
     hidden_BKW = hidden_BKW.float()
-    return (hidden_BKW * _data(rationale_BW)[:, None]).sum(-1) / hidden_BKW.sum(-1).clamp(min=1)
+    return (hidden_BKW * _data(value_BW)[:, None]).sum(-1) / hidden_BKW.sum(-1).clamp(min=1)
+
+
+def for_rare(found_BK: Tensor, rarity_BK: Tensor, power: float) -> Tensor:
+    """[B, K]: what masks found, times the mean rarity (0..1) of the words they hide to this power.
+
+    Of two masks that move the answers alike, the one of rarer words earns more. Source: our choice, after the paper's
+    complaint that attention stays with common words and overlooks the rarer ones that decide.
+    """
+    return _data(found_BK) * _data(rarity_BK).pow(power)
+
+
+def detected_for_rare(log_BK: Tensor, rarity_BK: Tensor, face_K: Tensor, power: float) -> Tensor:
+    """[B, K]: the same of logarithms, log P(detected) + power · log rarity; unattended masks pay the second term.
+
+    Rarities under LEAST_RARITY count as that: a mask of nothing but punctuation would earn minus infinity.
+    """
+    return _data(log_BK) + power * by_face(_data(rarity_BK).clamp(min=LEAST_RARITY).log(), face_K)
 
 
 def shuffle(reward_BK: Tensor, face_K: Tensor, noise_BK: Tensor, valid_B: Tensor | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from afa_llm.config import Config
+from afa_llm.data.rarity import Rarity
 from afa_llm.method import policy_gradient
 from afa_llm.method import reward as rewards
 from afa_llm.method.detection_scores import detection_auroc
@@ -30,7 +31,8 @@ WINDOW = 512  # held-out detections that the AUROC rests on
 class Feedback:
     """The adversary (where the reward wants one) and the rewards of one decoder's masks."""
 
-    def __init__(self, looker: Looker, config: Config, world: World, hidden_size: int) -> None:
+    def __init__(self, looker: Looker, config: Config, world: World, hidden_size: int, rarity: Rarity) -> None:
+        self.rarity = rarity
         self.config, self.world, self.looker, self.face_K = config, world, looker, looker.face_K
         self.adversary = self._make_adversary(hidden_size) if looker.has_adversary else None
         self.held_out: deque[tuple[float, float]] = deque(maxlen=WINDOW)
@@ -90,20 +92,40 @@ class Feedback:
     def _judge(self, look: Look, means: Means) -> torch.Tensor:
         """[B, K]: the reward, by `reward.source`."""
         assert look.masks is not None and look.drop_BK is not None and look.shift_BK is not None
-        settings = self.config.reward
-        if settings.source == "rationale":
-            hidden_BKW = look.masks.hidden_BKW
-            found_BK = rewards.rationale_share(hidden_BKW, rationales(look.batch).to(hidden_BKW.device))
+        power = self.config.reward.rarity_power
+        rarity_BK = self._mean_hidden(look, self._rarities(look.batch)) if power > 0 else None
+        if self.config.reward.source != "adversary":
+            found_BK = self._found(look)
+            if rarity_BK is not None:
+                found_BK = rewards.for_rare(found_BK, rarity_BK, power)
             return rewards.by_face(found_BK, self.face_K)
-        if settings.source == "answer_shift":
-            return rewards.by_face(look.shift_BK, self.face_K)
-        if settings.source == "probability_drop":
-            return rewards.by_face(look.drop_BK, self.face_K)
         assert self.adversary is not None and look.pair is not None
         logit_BK = self.adversary.detect(look.pair).view_as(look.drop_BK)
         means.add("p_detect", logit_BK.sigmoid(), look.judged_weight)
         adversarial_BK = rewards.adversarial_reward(logit_BK, self.face_K)
-        return rewards.combine(adversarial_BK, look.drop_BK, self.face_K, settings.label_weight)
+        if rarity_BK is not None:
+            adversarial_BK = rewards.detected_for_rare(adversarial_BK, rarity_BK, self.face_K, power)
+        return rewards.combine(adversarial_BK, look.drop_BK, self.face_K, self.config.reward.label_weight)
+
+    def _found(self, look: Look) -> torch.Tensor:
+        """[B, K]: what each mask found, without an adversary."""
+        assert look.drop_BK is not None and look.shift_BK is not None
+        match self.config.reward.source:
+            case "rationale":
+                return self._mean_hidden(look, rationales(look.batch))
+            case "rarity":
+                return self._mean_hidden(look, self._rarities(look.batch))
+            case "answer_shift":
+                return look.shift_BK
+        return look.drop_BK
+
+    def _mean_hidden(self, look: Look, value_BW: torch.Tensor) -> torch.Tensor:
+        assert look.masks is not None
+        return rewards.mean_hidden(look.masks.hidden_BKW, value_BW.to(look.masks.hidden_BKW.device))
+
+    def _rarities(self, batch: Batch) -> torch.Tensor:
+        """How rare each word is among the training reviews, [B, W] in 0..1."""
+        return per_word(batch, [[self.rarity.of(word) for word in prompt.words] for prompt in batch.prompts])
 
     def _make_adversary(self, hidden_size: int) -> Adversary:
         settings = self.config.adversary
@@ -175,11 +197,17 @@ def pair_keys(batch: Batch, masks: Sequence[int]) -> torch.Tensor:
 def rationales(batch: Batch) -> torch.Tensor:
     """How decisive annotators call each word, [B, W] in 0..1; 0 where a review has no rationale (nothing is learned
     from masks that earn the same)."""
-    rationale_BW = torch.zeros(batch.word_mask_BW.shape)
-    for row_W, prompt in zip(rationale_BW, batch.prompts, strict=True):
-        known = (prompt.example.rationale or ())[: len(row_W)]  # a prompt that was cut has fewer words
-        row_W[: len(known)] = torch.tensor(known)
-    return rationale_BW
+    return per_word(batch, [prompt.example.rationale or () for prompt in batch.prompts])
+
+
+def per_word(batch: Batch, numbers: Sequence[Sequence[float]]) -> torch.Tensor:
+    """A number per word of each review as [B, W], float32 on the CPU; 0 where there is none. A prompt that was cut has
+    fewer words than its review."""
+    value_BW = torch.zeros(batch.word_mask_BW.shape)
+    for row_W, known in zip(value_BW, numbers, strict=True):
+        kept = known[: len(row_W)]
+        row_W[: len(kept)] = torch.tensor(kept)
+    return value_BW
 
 
 def _is_held_out(batch: Batch) -> torch.Tensor:

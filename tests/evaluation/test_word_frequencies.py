@@ -2,14 +2,8 @@
 
 import pytest
 
-from afa_llm.evaluation.word_frequencies import (
-    WordFrequencies,
-    bucket_name,
-    bucket_of,
-    is_punctuation,
-    is_stop_word,
-    normal_form,
-)
+from afa_llm.data.word_forms import is_punctuation, normal_form
+from afa_llm.evaluation.word_frequencies import WordFrequencies, bucket_name, bucket_of, is_stop_word
 from afa_llm.records import Example
 
 

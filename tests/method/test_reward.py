@@ -16,8 +16,10 @@ from afa_llm.method.reward import (
     answer_shift,
     by_face,
     combine,
+    detected_for_rare,
+    for_rare,
     label_drop,
-    rationale_share,
+    mean_hidden,
     shuffle,
 )
 
@@ -67,13 +69,28 @@ def test_combine_turns_the_drop_with_the_face() -> None:
     assert combine(adversarial, drop, BOTH, 0.5).tolist() == [[0.0, -3.0, -4.0, -3.0]]
 
 
-def test_rationale_share_worked_numbers() -> None:
+def test_mean_hidden_worked_numbers() -> None:
     """Half of the first mask's words are decisive, the second's are 0.5 and 0, the third is empty."""
     rationale_BW = torch.tensor([[1.0, 0.5, 0.0, 0.0]])
     hidden_BKW = torch.tensor([[[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]]]).bool()
-    found_BK = rationale_share(hidden_BKW, rationale_BW)
+    found_BK = mean_hidden(hidden_BKW, rationale_BW)
     assert found_BK.tolist() == [[0.5, 0.25, 0.0, 0.75]]
     assert by_face(found_BK, torch.tensor([1, 1, 1, -1])).tolist() == [[0.5, 0.25, 0.0, -0.75]]
+
+
+def test_for_rare_worked_numbers() -> None:
+    """Of two masks that find as much, the rarer one earns more; what speaks against the label stays against it."""
+    found, rarity = torch.tensor([[2.0, 2.0, -2.0, 2.0]]), torch.tensor([[1.0, 0.5, 0.5, 0.0]])
+    assert for_rare(found, rarity, 1.0).tolist() == [[2.0, 1.0, -1.0, 0.0]]
+    assert for_rare(found, rarity, 2.0).tolist() == [[2.0, 0.5, -0.5, 0.0]]
+
+
+def test_detected_for_rare_is_the_logarithm_of_that() -> None:
+    probability, rarity = torch.tensor([[0.8, 0.8, 0.4, 0.8]]), torch.tensor([[1.0, 0.5, 0.25, 0.0]])
+    earned = detected_for_rare(probability.log(), rarity, torch.tensor([1, 1, 1, 1]), 2.0)
+    torch.testing.assert_close(earned.exp(), torch.tensor([[0.8, 0.2, 0.025, 0.8 * 0.02**2]]))
+    unattended = detected_for_rare((1 - probability).log(), rarity, torch.tensor([-1, -1, -1, -1]), 1.0)
+    torch.testing.assert_close(unattended.exp(), torch.tensor([[0.2, 0.4, 2.4, 10.0]]))
 
 
 def test_rewards_carry_no_graph() -> None:
@@ -82,7 +99,8 @@ def test_rewards_carry_no_graph() -> None:
     drop = label_drop(clean, masked, torch.tensor([0]))
     adversarial = adversarial_reward(logit, BOTH)
     shuffled = shuffle(logit, BOTH, torch.rand(1, 4))
-    assert not any(t.requires_grad for t in (drop, adversarial, combine(logit, logit, BOTH, 1.0), shuffled))
+    rare = for_rare(logit, logit, 1.0), detected_for_rare(logit, logit, BOTH, 1.0), mean_hidden(BOTH[None, None], logit)
+    assert not any(t.requires_grad for t in (drop, adversarial, combine(logit, logit, BOTH, 1.0), shuffled, *rare))
 
 
 def test_shuffle_permutes_within_each_face_over_reviews() -> None:

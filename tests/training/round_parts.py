@@ -80,6 +80,8 @@ ARMS = {
     "answer shift": ["reward.source=answer_shift"],
     "adversary of shifts": ["adversary.features=[shift]"],
     "annotators": ["reward.source=rationale"],
+    "rare words": ["reward.source=rarity", "reward.rarity_power=0.5"],
+    "adversary for rare words": ["reward.rarity_power=1"],
     "all terms": [
         "objective.entropy_weight=0.1",
         "objective.kl_weight=0.3",

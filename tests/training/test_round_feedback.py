@@ -154,6 +154,48 @@ def test_annotators_reward_masks_by_the_words_they_mark(tiny_model: Path) -> Non
     assert look.reward_BK.std() > 0 and look.kept_BK is not None and look.kept_BK.any()
 
 
+def rarities(parts: Parts, look: Look) -> torch.Tensor:
+    """[B, K], by hand: the mean inverse document frequency of what each mask hides, over the log of 24 reviews."""
+    texts = [{word.casefold() for word in prompt.words} for prompt in parts.material.train_prompts]
+    assert look.masks is not None and len(texts) == 24
+    rows = []
+    for hidden_KW, prompt in zip(look.masks.hidden_BKW, look.batch.prompts, strict=True):
+        rare = [
+            math.log(24 / sum(word.casefold() in text for text in texts)) / math.log(24) if word.isalnum() else 0.0
+            for word in prompt.words
+        ]
+        hidden = [[value for value, gone in zip(rare, hidden_W, strict=False) if gone] for hidden_W in hidden_KW]
+        rows.append([sum(values) / len(values) for values in hidden])
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("source", ["rarity", "answer_shift", "probability_drop"])
+def test_masks_of_rare_words_earn_more(tiny_model: Path, source: str) -> None:
+    """Alone a control: what counting words reaches, whatever the model answers."""
+    power = [] if source == "rarity" else ["reward.rarity_power=2"]
+    parts = Parts(tiny_model, f"reward.source={source}", *power, "masking.direction=both", "masking.rate=0.3")
+    look = parts.round.looker.look(parts.batches(8)[0], 0, differentiable=False)
+    parts.round.feedback.reward([look], 0, Means())
+    assert look.reward_BK is not None and look.shift_BK is not None and look.drop_BK is not None
+    rare_BK = rarities(parts, look)
+    found_BK = {"rarity": rare_BK, "answer_shift": look.shift_BK, "probability_drop": look.drop_BK}[source]
+    expected_BK = rare_BK if source == "rarity" else found_BK * rare_BK.square()
+    sign_K = torch.where(parts.round.feedback.face_K < 0, -1.0, 1.0)
+    torch.testing.assert_close(look.reward_BK, sign_K * expected_BK)
+    assert rare_BK.std() > 0
+
+
+def test_the_adversary_is_believed_the_more_the_rarer_the_words(tiny_model: Path) -> None:
+    rewards = []
+    for power in (0, 2):
+        parts = Parts(tiny_model, f"reward.rarity_power={power}", "masking.direction=attended", "reward.label_weight=0")
+        look = parts.round.looker.look(parts.batches(8)[0], 0, differentiable=False)
+        parts.round.feedback.reward([look], 0, Means())
+        assert look.reward_BK is not None
+        rewards.append(look.reward_BK)
+    torch.testing.assert_close(rewards[1] - rewards[0], 2 * rarities(parts, look).log())
+
+
 def test_reviews_without_a_rationale_teach_nothing_there(tiny_model: Path) -> None:
     parts = Parts(tiny_model, "reward.source=rationale", "masking.direction=attended")
     (batch,) = parts.batches(8)
