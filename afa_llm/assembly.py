@@ -77,7 +77,8 @@ def build_round(
     masker = Masker(config, material.fillers, infiller)
     looker = Looker(decoder, material.answers, config, masker, generator=generator)
     hidden_size = int(decoder.model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
-    rarity = Rarity.among(prompt.example for prompt in material.train_prompts)
+    examples = (prompt.example for prompt in material.train_prompts)
+    rarity = Rarity.among(examples) if config.reward.asks_rarity and looker.gives_feedback else None
     feedback = Feedback(looker, config, world, hidden_size, rarity)
     return AdversarialRound(looker, feedback, engine, config, world)
 

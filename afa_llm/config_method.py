@@ -95,6 +95,11 @@ class Reward(Section):
     )
     shuffle: bool = Field(False, description="control: rewards permuted over the masks of the round")
 
+    @property
+    def asks_rarity(self) -> bool:
+        """Whether words are counted for it."""
+        return self.rarity_power > 0 or self.source == "rarity"
+
 
 class Objective(Section):
     task_weight: float = Field(1.0, ge=0, description="weight of the cross-entropy on the label's answer")

@@ -29,9 +29,12 @@ WINDOW = 512  # held-out detections that the AUROC rests on
 
 
 class Feedback:
-    """The adversary (where the reward wants one) and the rewards of one decoder's masks."""
+    """The adversary (where the reward wants one) and the rewards of one decoder's masks.
 
-    def __init__(self, looker: Looker, config: Config, world: World, hidden_size: int, rarity: Rarity) -> None:
+    `rarity`: of the words of the training reviews, where the reward asks it.
+    """
+
+    def __init__(self, looker: Looker, config: Config, world: World, hidden_size: int, rarity: Rarity | None) -> None:
         self.rarity = rarity
         self.config, self.world, self.looker, self.face_K = config, world, looker, looker.face_K
         self.adversary = self._make_adversary(hidden_size) if looker.has_adversary else None
@@ -125,6 +128,7 @@ class Feedback:
 
     def _rarities(self, batch: Batch) -> torch.Tensor:
         """How rare each word is among the training reviews, [B, W] in 0..1."""
+        assert self.rarity is not None
         return per_word(batch, [[self.rarity.of(word) for word in prompt.words] for prompt in batch.prompts])
 
     def _make_adversary(self, hidden_size: int) -> Adversary:
