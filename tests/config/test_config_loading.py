@@ -37,7 +37,10 @@ LISTED = "a list, each entry"
         ("lora.learning_rate=1", "did you mean adversary.learning_rate or training.learning_rate?"),
         ("training.batch_size=8", "did you mean training.micro_batch_size or evaluation.batch_size?"),
         ("data.id_column=x", "did you mean data.train.id_column?"),
-        ("reward.zzz=3", "reward.zzz: unknown setting; known are source, label_weight, normalise, shuffle"),
+        (
+            "reward.zzz=3",
+            "reward.zzz: unknown setting; known are source, rarity_power, label_weight, normalise, shuffle",
+        ),
         ("zzz=3", "zzz: unknown setting; known are run, model, lora"),
     ],
 )
