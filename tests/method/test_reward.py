@@ -70,12 +70,12 @@ def test_combine_turns_the_drop_with_the_face() -> None:
 
 
 def test_mean_hidden_worked_numbers() -> None:
-    """Half of the first mask's words are decisive, the second's are 0.5 and 0, the third is empty."""
+    """Half of the first mask's words are decisive, the second hides one of 0.5 alone, the third is empty."""
     rationale_BW = torch.tensor([[1.0, 0.5, 0.0, 0.0]])
-    hidden_BKW = torch.tensor([[[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]]]).bool()
+    hidden_BKW = torch.tensor([[[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0]]]).bool()
     found_BK = mean_hidden(hidden_BKW, rationale_BW)
-    assert found_BK.tolist() == [[0.5, 0.25, 0.0, 0.75]]
-    assert by_face(found_BK, torch.tensor([1, 1, 1, -1])).tolist() == [[0.5, 0.25, 0.0, -0.75]]
+    assert found_BK.tolist() == [[0.5, 0.5, 0.0, 0.75]]
+    assert by_face(found_BK, torch.tensor([1, 1, 1, -1])).tolist() == [[0.5, 0.5, 0.0, -0.75]]
 
 
 def test_for_rare_worked_numbers() -> None:

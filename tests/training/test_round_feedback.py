@@ -18,6 +18,7 @@ from afa_llm.method.reward import answer_shift, label_drop
 from afa_llm.method.view_features import FeaturePair
 from afa_llm.records import Batch
 from afa_llm.training.distributed import World
+from afa_llm.training.feedback import per_word
 from afa_llm.training.looking import Look
 from afa_llm.training.metrics import Means
 
@@ -167,6 +168,19 @@ def rarities(parts: Parts, look: Look) -> torch.Tensor:
         hidden = [[value for value, gone in zip(rare, hidden_W, strict=False) if gone] for hidden_W in hidden_KW]
         rows.append([sum(values) / len(values) for values in hidden])
     return torch.tensor(rows)
+
+
+def test_a_number_per_word_stands_where_its_word_does(tiny_model: Path) -> None:
+    """The longest review fills its row; of one that was cut in its prompt the rest is left out."""
+    (batch,) = Parts(tiny_model).batches(3)
+    numbers = [[float(n + 1) for n in range(len(prompt.words))] for prompt in batch.prompts]
+    W = batch.word_mask_BW.shape[1]
+    longest = max(range(3), key=lambda row: len(numbers[row]))
+    numbers[longest] += [99.0]
+    value_BW = per_word(batch, numbers)
+    for row, known in enumerate(numbers):
+        assert value_BW[row].tolist() == (known + [0.0] * W)[:W]
+    assert value_BW[longest, -1] == W
 
 
 @pytest.mark.parametrize("source", ["rarity", "answer_shift", "probability_drop"])
