@@ -38,12 +38,8 @@ def companion_trouble(error: BaseException) -> str | None:
     if not unfit:
         return None
     told = "; ".join(f"{name} {said}" for name, said in unfit.items())
-    return f"packages that do not fit torch {_version('torch')}: {told}. Nothing here needs them: {remedy(unfit)}"
-
-
-def remedy(names: dict[str, str]) -> str:
-    """The command that takes them away."""
-    return f"{sys.executable} -m pip uninstall -y {' '.join(names)}"
+    mend = f"{sys.executable} -m pip uninstall -y {' '.join(unfit)}"
+    return f"packages that do not fit torch {_version('torch')}: {told}. Nothing here needs them: {mend}"
 
 
 def _version(name: str) -> str:
