@@ -88,13 +88,13 @@ def test_a_stopped_run_ends_like_an_unbroken_one(
 def test_a_signal_while_measuring(
     start_job: Callable, afa: Callable, tiny_model: Path, tmp_path: Path, phase: str
 ) -> None:
-    """Half a second into many passes: nothing to save, the same exit code, and resume measures anew."""
+    """Some tenths of a second into many passes: nothing to save, the same exit code, and resume measures anew."""
     many = "data.evaluation=[{path: 'builtin:planted', split: test, max_samples: 400}]"
-    slow = [many, "evaluation.batch_size=2", "evaluation.focus_samples=0"]
+    slow = [many, "evaluation.batch_size=1", "evaluation.focus_samples=0"]
     settings = [f"model.path={tiny_model}", *SMALL, *DEEPSPEED, *slow, "run.name=one"]
     job, folder = start_job("train", *settings, ranks=2), tmp_path / "runs" / "one"
     job.wait_for(lambda: f"{phase}: planted_test" in job.text(), f"phase {phase}")
-    time.sleep(0.5)
+    time.sleep(0.2)
     ranks = job.ranks()
     ranks[0].send_signal(signal.SIGTERM)
     assert job.ends(SPARE_SECONDS) == 75, job.text()
@@ -110,13 +110,16 @@ def test_a_signal_while_measuring(
 
 @pytest.mark.slow
 def test_a_signal_during_validation(start_job: Callable, afa: Callable, tiny_model: Path, tmp_path: Path) -> None:
-    """Seconds of validation after each step: the step is saved, and the resumed run has every loss."""
-    many = "data.validation={path: 'builtin:planted', split: validation, max_samples: 300}"
+    """Validation takes nearly all of each step's time: the step is saved, and the resumed run has every loss."""
+    lines = (json.dumps({"text": f"a warm and touching film, number {i}", "label": i % 2}) for i in range(500))
+    (tmp_path / "many.jsonl").write_text("\n".join(lines) + "\n")
+    many = "data.validation={path: many.jsonl}"
     slow = [many, "training.validate_every=1", "evaluation.batch_size=1", "training.max_steps=4"]
     settings = [f"model.path={tiny_model}", *SMALL, *DEEPSPEED, *slow, "training.checkpoint_every=0", "run.name=one"]
     job, folder = start_job("train", *settings, ranks=2), tmp_path / "runs" / "one"
-    at_step(job, folder, 1)
-    time.sleep(1.5)  # a step takes a third of that
+    at_step(job, folder, 2)
+    first, second = (row["seconds"] for row in metrics(folder)[:2])
+    time.sleep((second - first) / 2)  # the middle of the third step, whatever the machine: far past its training
     ranks = job.ranks()
     ranks[1].send_signal(signal.SIGTERM)
     assert job.ends(SPARE_SECONDS) == 75, job.text()
