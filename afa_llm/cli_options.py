@@ -17,6 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Exit codes: 0 done, 1 crash, 2 something you can mend, 75 stopped by a signal (run.resume=true continues), "
         "76 another rank was lost, 130 interrupted.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     demo = verbs.add_parser(
         "demo",
@@ -85,6 +86,19 @@ def build_parser() -> argparse.ArgumentParser:
     _takes_config(config)
     config.add_argument("--explain", action="store_true", help="print every setting with its meaning instead")
     return parser
+
+
+class _Version(argparse.Action):
+    """argparse's own action wants the text while the parser is built, for every command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"afa-llm {version('afa-llm')}")
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            print("afa-llm, not installed")
+        parser.exit()
 
 
 def _add_doctor(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def test_config_may_be_left_out(
         Path(name).touch()
     found = _split(argparse.Namespace(config=argument, overrides=["lora.rank=4"]))
     assert found == ((None, [argument, "lora.rank=4"]) if is_override else (argument, ["lora.rank=4"]))
+
+
+def test_version_needs_no_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    """It was taken for a missing verb."""
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"afa-llm {version('afa-llm')}\n"
 
 
 def test_inspect_takes_settings_from_one_place(tmp_path: Path) -> None:
