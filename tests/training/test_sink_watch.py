@@ -23,11 +23,12 @@ def heard(*levels: float) -> list[tuple[int, str]]:
 
 
 def test_a_drained_sink_is_told_once() -> None:
-    """From 0.6: the mean of five is 0.2 with the third step at 0 but the fourth: (0.6 + 4 * 0.1) / 5."""
-    (found,) = heard(*[0.6] * 8, *[0.1] * 9)
+    """From 0.6 to under 0.2: with the fourth step at 0.09 the mean of five is (0.6 + 4 * 0.09) / 5 = 0.192. No step
+    lies on the threshold: Python rounds the sum of floats in another way from 3.12 on."""
+    (found,) = heard(*[0.6] * 8, *[0.09] * 9)
     step, text = found
     assert step == 12
-    assert "drained by step 12" in text and "from 0.60 to 0.20" in text and "objective.word_mass_weight" in text
+    assert "drained by step 12" in text and "from 0.60 to 0.19" in text and "objective.word_mass_weight" in text
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_a_run_tells_it_at_once_and_in_its_summary(
 
 @pytest.mark.parametrize("stop", range(18))
 def test_a_watch_that_goes_on_finds_what_one_without_a_break_finds(stop: int) -> None:
-    levels, watch = [0.6] * 8 + [0.1] * 9, SinkWatch()
+    levels, watch = [0.6] * 8 + [0.09] * 9, SinkWatch()
     told = []
     for step, level in enumerate(levels, 1):
         if step == stop:
