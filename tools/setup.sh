@@ -21,4 +21,8 @@ if [ -n "${2:-}" ]; then
     # shellcheck disable=SC2086  # several names
     [ -z "$unfit" ] || pip uninstall -q -y $unfit
 fi
+# pip gives scripts that are no entry points, such as deepspeed, a first line that can't hold a folder with a space.
+for script in "$venv"/bin/deepspeed*; do
+    [ ! -f "$script" ] || sed -i "1s|^#!\(.* .*\)\$|#!/bin/sh\n'''exec' \"\1\" \"\$0\" \"\$@\"\n' '''|" "$script"
+done
 "$venv/bin/python" -c 'import torch, afa_llm; print("afa-llm is ready, torch", torch.__version__)'
