@@ -8,38 +8,21 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from afa_llm.benchmark.cells import Cell
 from afa_llm.config_loading import dump_config
-from afa_llm.errors import AfaError
 from afa_llm.evaluation.json_files import write_text
 from afa_llm.training.durable_files import lock_file
 
 VERBS = {"trained": "train", "prompted": "evaluate"}
 LOUD = ("afa train:", "afa evaluate:")
-
-
-def check_launcher(launcher: str) -> None:
-    """Raises AfaError where --launcher is no command line, or its program is not there."""
-    if not launcher:
-        return
-    try:
-        words = shlex.split(launcher)
-    except ValueError as error:
-        raise AfaError(f"--launcher {launcher!r}: not a command line ({error}); close the quotes") from None
-    if not words or shutil.which(words[0]) is None:
-        program = words[0] if words else ""
-        raise AfaError(
-            f"--launcher {launcher!r}: no such program {program!r}; name one in PATH, such as 'deepspeed --num_gpus 2'"
-        )
 
 
 def command(cell: Cell, launcher: str) -> list[str]:
@@ -119,16 +102,3 @@ def progress(log: Path) -> str:
         return ""
     found = [line.strip() for line in tail if line.strip()]
     return found[-1][:60] if found else ""
-
-
-def devices(slots: int, environment: Mapping[str, str]) -> Sequence[str | None]:
-    """CUDA_VISIBLE_DEVICES of each slot: the visible GPUs dealt out, or shared where there are more slots than GPUs.
-
-    None for every slot where the variable is not set: then nothing is said to the cells.
-    """
-    visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    if not visible:
-        return [None] * slots
-    if slots > len(visible):
-        return [visible[slot % len(visible)] for slot in range(slots)]
-    return [",".join(visible[slot::slots]) for slot in range(slots)]

@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from afa_llm.benchmark.cell_process import check_launcher
 from afa_llm.benchmark.cells import Cell, select
+from afa_llm.benchmark.launchers import check_launcher, devices, gpus_here
 from afa_llm.benchmark.loading import load_benchmark, plan_cells
 from afa_llm.benchmark.passes import passes_per_review
 from afa_llm.benchmark.places import check_places
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
                 "name and output_dir to those of a benchmark that ran"
             )
         return _write(benchmark, cells, place, 0)
-    check_launcher(options.launcher)
+    check_launcher(options.launcher, devices(options.jobs, os.environ, gpus_here()))
     chosen = _resolved(chosen)
     _refuse_changed(chosen)
     works = (
