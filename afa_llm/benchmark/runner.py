@@ -79,7 +79,11 @@ class MatrixRunner:
         for status in self.statuses:
             if status.state not in ("waiting", "elsewhere"):
                 continue
-            lock = try_lock(status.cell)
+            try:
+                lock = try_lock(status.cell)
+            except OSError as error:
+                status.state, status.message = "failed", f"cannot be started: {error}"
+                continue
             if lock is None:
                 status.state = "elsewhere"
                 continue

@@ -108,6 +108,20 @@ def test_a_cell_that_cannot_be_started_does_not_stop_the_others(
     os.close(lock)
 
 
+def test_a_cell_whose_folder_cannot_be_made_does_not_stop_the_others(
+    cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The benchmark ended, and the cells that ran went on without it."""
+    commands(monkeypatch, {"ce": "mkdir -p {0} && echo x > {0}/results.json"})
+    first = [cells[0], next(cell for cell in cells if cell.arm == "ce")]
+    first[0].folder.parent.parent.mkdir(parents=True)
+    first[0].folder.parent.touch()
+    runner = MatrixRunner(first, jobs=1, watch=lambda statuses: None)
+    assert runner.run() == 1
+    assert [status.state for status in runner.statuses] == ["failed", "done"]
+    assert runner.statuses[0].message.startswith("cannot be started: ")
+
+
 def test_asked_to_stop_the_cells_are_asked_and_nothing_new_starts(
     cells: list[Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
