@@ -16,7 +16,7 @@ from afa_llm.benchmark import curves, figures, tables
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.outcomes import Outcome, read_outcome
 from afa_llm.benchmark.results import Matrix, build
-from afa_llm.benchmark.settings import Benchmark
+from afa_llm.benchmark.settings import TABLES_FOLDER, Benchmark
 from afa_llm.benchmark.summary import goal_lines, headline
 from afa_llm.errors import AfaError
 from afa_llm.evaluation import charts, json_files
@@ -58,9 +58,9 @@ def write_benchmark(
     json_files.write_text(place / "report.html", text)
     files = table_files(content, _data_set_titles(benchmark))
     for path, text in files.items():
-        json_files.write_text(place / "tables" / path, text)
-    _remove_stale(place / "tables", files)
-    return [place / "benchmark.json", place / "tables", place / "report.html"]
+        json_files.write_text(place / TABLES_FOLDER / path, text)
+    _remove_stale(place / TABLES_FOLDER, files)
+    return [place / "benchmark.json", place / TABLES_FOLDER, place / "report.html"]
 
 
 def _readable(cells: Sequence[Cell], notes: list[str]) -> dict[tuple[str, str, int], Outcome]:
