@@ -146,22 +146,24 @@ def _refuse_changed(cells: Sequence[Cell]) -> None:
 
 
 def _changes(cell: Cell) -> list[str]:
-    """Settings of a begun cell that differ from those of the benchmark now."""
+    """Settings of a begun cell that differ from those of the benchmark now. Where it lies is none of them: a matrix may
+    be moved, or called by another path."""
     resumed = cell.config.model_copy(update={"run": cell.config.run.model_copy(update={"resume": True})})
-    return changed_settings(cell.folder, resumed) if cell.started else []
+    found = changed_settings(cell.folder, resumed) if cell.started else []
+    return [change for change in found if not change.startswith(("run.output_dir ", "evaluation.before_folder "))]
 
 
 def _tell_changed(cells: Sequence[Cell]) -> None:
     """Cells of the report that were measured with other settings than CONFIG has now, which the report tells of.
 
-    Not told: what only reading a measurement takes, where the cells lie, and what a suite stands for, whose files need
+    Not told: what only reading a measurement takes, and what a suite stands for, whose files need
     not be here. A cell whose config.yaml can't be read is passed over.
     """
     found: dict[str, list[str]] = {}
     for cell in (cell for cell in cells if cell.finished):
         sources = (cell.config.data.train, *cell.config.data.evaluation)
         of_suite = ("data.", "prompts.") if any(source.path.startswith(PREFIX) for source in sources) else ()
-        untold = ("run.output_dir ", *(f"evaluation.{name} " for name in READING_ONLY), *of_suite)
+        untold = (*(f"evaluation.{name} " for name in READING_ONLY), *of_suite)
         changes = []
         with suppress(AfaError):
             changes = [change for change in _changes(cell) if not change.startswith(untold)]

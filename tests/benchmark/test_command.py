@@ -186,6 +186,21 @@ def test_a_report_tells_of_cells_measured_with_other_settings(
     ) in capsys.readouterr().err
 
 
+def test_a_matrix_that_was_moved_goes_on(tiny_model: Path, tmp_path: Path) -> None:
+    """Its cells were to be deleted, or to be run again under another name."""
+    found = cells(tmp_path, tiny_model, "{plain: {}}")
+    found[0].folder.mkdir(parents=True)
+    (found[0].folder / "config.yaml").write_text(dump_config(found[0].config))
+    (tmp_path / "b").rename(tmp_path / "moved")
+    benchmark = load_benchmark(str(tmp_path / "b.yaml"), ["name=moved"])
+    moved = plan_cells(benchmark, "b.yaml")
+    assert moved[0].started
+    command._refuse_changed(moved)
+    faster = plan_cells(load_benchmark(str(tmp_path / "b.yaml"), ["name=moved", "base.settings.lora.rank=3"]), "b.yaml")
+    with pytest.raises(AfaError, match=r"one/plain/seed0: begun with other settings: lora.rank = 3 \(was 16\)\n"):
+        command._refuse_changed(faster)
+
+
 @pytest.mark.parametrize(("failed", "told"), [(1, "1 cell failed; "), (2, "2 cells failed; ")])
 def test_what_failed_is_counted(failed: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     cell = SimpleNamespace(name="one/plain/seed0", beside=lambda suffix: tmp_path / f"seed0{suffix}")
