@@ -127,9 +127,13 @@ def _tell_end(runner: MatrixRunner) -> None:
 
 
 def _claim(place: Path) -> int:
-    """The matrix belongs to one benchmark at a time."""
-    place.mkdir(parents=True, exist_ok=True)
-    lock = lock_file(place / ".lock")
+    """The matrix belongs to one benchmark at a time. Raises AfaError where its folder can't be made or is taken."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = lock_file(place / ".lock")
+    except OSError as error:
+        reason = error.strerror or error
+        raise AfaError(f"{place}: cannot be written ({reason}); set output_dir to a folder that can") from error
     if lock is None:
         raise AfaError(f"{place}: another benchmark runs these cells; wait for it, or choose another name=…")
     return lock

@@ -201,6 +201,12 @@ def test_a_matrix_that_was_moved_goes_on(tiny_model: Path, tmp_path: Path) -> No
         command._refuse_changed(faster)
 
 
+def test_a_folder_that_cannot_be_made_is_told() -> None:
+    """Some file systems answer with another error than that they can't be written, which ended in a traceback."""
+    with pytest.raises(AfaError, match=r"/proc/runs/b: cannot be written .*; set output_dir to a folder that can"):
+        command._claim(Path("/proc/runs/b"))
+
+
 @pytest.mark.parametrize(("failed", "told"), [(1, "1 cell failed; "), (2, "2 cells failed; ")])
 def test_what_failed_is_counted(failed: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     cell = SimpleNamespace(name="one/plain/seed0", beside=lambda suffix: tmp_path / f"seed0{suffix}")
