@@ -272,11 +272,14 @@ def tell_data(material: Material, world: World) -> None:
     """Notices, and what was set aside or left out, data set by data set."""
     if not material.evaluation:
         world.tell("data.evaluation = []: nothing is measured, before training or after")
-    for notice in material.notices:
-        world.tell(notice)
-    for title, quarantine in material.quarantines.items():
-        if quarantine.summary():
-            world.tell(f"{title}: {quarantine.summary()}")
+    for line in data_notices(material):
+        world.tell(line)
+
+
+def data_notices(material: Material) -> list[str]:
+    """What is odd about the reviews, and what was set aside or left out of each data set."""
+    told = [f"{title}: {found.summary()}" for title, found in material.quarantines.items() if found.summary()]
+    return [*material.notices, *told]
 
 
 def write_quarantine(folder: Path, material: Material, world: World) -> None:

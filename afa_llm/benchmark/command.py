@@ -28,7 +28,7 @@ from afa_llm.errors import AfaError
 from afa_llm.kept_before import READING_ONLY
 from afa_llm.material import basis, prepare
 from afa_llm.run_advice import advices
-from afa_llm.run_folder import changed_settings
+from afa_llm.run_folder import changed_settings, data_notices
 from afa_llm.telling import results_console, tell
 from afa_llm.training.durable_files import lock_file
 from afa_llm.training.step_batches import planned_steps
@@ -181,7 +181,8 @@ def _tell_changed(cells: Sequence[Cell]) -> None:
 def _check_data(cells: Sequence[Cell], reference: str) -> dict[tuple[str, str], Work]:
     """Every data set read and every prompt built once, before anything runs; under each seed where the seed decides
     what is measured. Raises AfaError that names the cell."""
-    seen: dict[str, tuple[Work, dict[str, Reviews]]] = {}
+    seen: dict[str, tuple[Work, dict[str, Reviews], list[str]]] = {}
+    told: dict[str, None] = {}
     found: dict[tuple[str, str], Work] = {}
     asks: dict[tuple[str, str, int], dict[str, Reviews]] = {}
     for cell in sorted(cells, key=lambda cell: cell.kind == "prompted"):  # what trains asks more of the same reviews
@@ -194,14 +195,17 @@ def _check_data(cells: Sequence[Cell], reference: str) -> dict[tuple[str, str], 
                 raise AfaError(f"cell {cell.name}: {error}") from None
             evaluated = sum(len(examples) for examples in material.evaluation.values())
             reviews = {title: asked(prompt_sets) for title, prompt_sets in material.prompt_sets.items()}
-            seen[key] = Work(len(material.train_prompts), 0, evaluated), reviews
-        work, asks[cell.data_set, cell.arm, cell.seed] = seen[key]
+            seen[key] = Work(len(material.train_prompts), 0, evaluated), reviews, data_notices(material)
+        work, asks[cell.data_set, cell.arm, cell.seed], notices = seen[key]
         if (cell.data_set, cell.arm) in found:
             continue
         steps = planned_steps(config.training, work.reviews) if cell.kind == "trained" else 0
         found[cell.data_set, cell.arm] = replace(work, steps=steps)
-        for advice in advices(config, steps) if steps else ():  # a cell would say it in its log alone
+        told |= dict.fromkeys(notices)
+        for advice in advices(config, steps) if steps else ():  # a cell would say it in its log alone, as these notices
             tell(f"{cell.data_set}, {cell.arm}: {advice}")
+    for notice in told:
+        tell(notice)
     _check_same_reviews(asks, reference)
     return found
 

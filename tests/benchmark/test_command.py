@@ -66,6 +66,18 @@ def test_an_arm_that_ends_before_its_feedback_begins_is_told_once(
     assert [line.partition(": adversary")[0].removeprefix("afa: ") for line in said] == ["one, afa", "two, afa"]
 
 
+def test_rows_that_are_set_aside_are_told_once(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The logs of the cells told it, one by one, and nothing else did."""
+    found = cells(tmp_path, tiny_model, "{plain: {}, other: {settings: {masking: {view: replace}}}}")
+    with (tmp_path / "d.csv").open("a") as file:
+        file.write("a newer film,1\n" * 20 + "an odd film,meh\n")
+    command._check_data(found, "plain")
+    said = capsys.readouterr().err
+    assert said.count("d: 1 × unknown label 'meh'; first at ") == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
