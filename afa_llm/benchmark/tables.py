@@ -13,6 +13,7 @@ from afa_llm.benchmark.outcomes import SHARES, TITLES
 from afa_llm.evaluation.charts import short
 from afa_llm.evaluation.focus_metrics import METRICS
 from afa_llm.evaluation.verdict import fixed, points
+from afa_llm.evaluation.visible_text import visible
 
 Row = Mapping[str, Any]
 NEEDS = ". Needs \\usepackage{booktabs}."
@@ -197,7 +198,8 @@ _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciic
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in text)
+    """What the page shows as U+FFFD, LaTeX refuses."""
+    return "".join(_TEX.get(character, character) for character in visible(text).replace("\ufffd", "?"))
 
 
 def _tex_cell(cell: Cell) -> str:
