@@ -213,20 +213,20 @@ def changed_settings(folder: Path, config: Config) -> list[str]:
     settled = {"model.dtype", "attention.layers"}  # a run keeps what it settled on (run_dtype, run_layers)
     return [
         f"{name} = {new} (was {old})"
-        for name, new, old in _differences(now, before, "")
+        for name, new, old in differences(now, before, "")
         if name not in ("run.resume", "run.overwrite") and not (new == "auto" and name in settled)
     ]
 
 
-def _differences(now: Any, before: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+def differences(now: Any, before: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
     """The smallest parts that differ: of a section or list of the same length what changed in it, not all of it."""
     inside = f"{name}." if name else ""
     if isinstance(now, dict) and isinstance(before, dict) and now.keys() == before.keys():
         for key, value in now.items():
-            yield from _differences(value, before[key], f"{inside}{key}")
+            yield from differences(value, before[key], f"{inside}{key}")
     elif isinstance(now, list) and isinstance(before, list) and len(now) == len(before) and _of_sections(now):
         for index, value in enumerate(now):
-            yield from _differences(value, before[index], f"{inside}{index}")
+            yield from differences(value, before[index], f"{inside}{index}")
     elif now != before:
         yield name, now, before
 
