@@ -89,9 +89,15 @@ def _refusal(config: Config, folder: Path, adapter: Path | None, evaluates: bool
             )
         inside = _inputs_inside(config, folder, adapter)
         return f"{inside} lies in {folder}, an earlier run that would be deleted; {OTHER}" if inside else None
-    if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+    if folder.exists() and not all(map(_left_by_a_kill, folder.iterdir())):
         return f"{name}: {folder} exists and is no run of afa-llm; {OTHER}"
     return None
+
+
+def _left_by_a_kill(path: Path) -> bool:
+    """Whether it is what a run has in its folder before its config.yaml: nothing is lost with it."""
+    empty = path.name == "items" and path.is_dir() and not any(path.iterdir())
+    return empty or path.name == LOCK or path.match(f".{SETTINGS}.*.tmp")
 
 
 def _is_run(folder: Path) -> bool:
