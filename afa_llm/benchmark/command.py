@@ -140,11 +140,15 @@ def _claim(place: Path) -> int:
 
 
 def _refuse_changed(cells: Sequence[Cell]) -> None:
-    """Cells that were begun with other settings than the benchmark has now."""
+    """Cells that were begun with other settings than the benchmark has now, or whose settings can't be read."""
     found = []
     for cell in cells:
-        if changes := _changes(cell):
-            found.append(f"{cell.name}: begun with other settings: {'; '.join(changes)}")
+        try:
+            changes = _changes(cell)
+        except AfaError as error:  # damaged, or of another version
+            found.append(f"{cell.name}: {error}")
+        else:
+            found += [f"{cell.name}: begun with other settings: {'; '.join(changes)}"] if changes else []
     if found:
         raise AfaError("\n".join([*found, "choose another name=…, or delete these cells' folders"]))
 

@@ -213,6 +213,19 @@ def test_a_matrix_that_was_moved_goes_on(tiny_model: Path, tmp_path: Path) -> No
         command._refuse_changed(faster)
 
 
+def test_cells_whose_settings_cannot_be_read_are_told_together(tiny_model: Path, tmp_path: Path) -> None:
+    """The first one was told alone, and not what to do about it."""
+    found = cells(tmp_path, tiny_model, "{plain: {}}")
+    for cell, text in zip(found, ("lora: {olden: 3}\n", "lora: {rank\n"), strict=False):
+        cell.folder.mkdir(parents=True)
+        (cell.folder / "config.yaml").write_text(text)
+    with pytest.raises(AfaError) as refused:
+        command._refuse_changed(found)
+    assert "one/plain/seed0: " in str(refused.value) and "lora.olden: unknown setting" in str(refused.value)
+    assert "one/plain/seed1: " in str(refused.value) and "not valid YAML" in str(refused.value)
+    assert str(refused.value).endswith("\nchoose another name=…, or delete these cells' folders")
+
+
 def test_a_folder_that_cannot_be_made_is_told() -> None:
     """Some file systems answer with another error than that they can't be written, which ended in a traceback."""
     with pytest.raises(AfaError, match=r"/proc/runs/b: cannot be written .*; set output_dir to a folder that can"):
