@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from afa_llm.benchmark.cells import Cell
@@ -22,6 +21,8 @@ from afa_llm.evaluation.json_files import write_text
 from afa_llm.training.durable_files import lock_file
 
 VERBS = {"trained": "train", "prompted": "evaluate"}
+STOP_SECONDS = 120.0
+"""For ranks whose launcher has gone; deepspeed's own gives them 30."""
 LOUD = ("afa train:", "afa evaluate:")
 
 
@@ -43,6 +44,7 @@ class CellProcess:
 
     def __init__(self, cell: Cell, launcher: str, environment: Mapping[str, str], lock: int) -> None:
         self.cell, self.began = cell, time.monotonic()
+        self._patience = 0.0  # until when processes that the first one left behind count as the cell
         write_text(cell.beside(".yaml"), dump_config(cell.config))
         with cell.beside(".log").open("ab") as log:
             self.log_from = log.tell()
@@ -62,14 +64,27 @@ class CellProcess:
         return time.monotonic() - self.began
 
     def ended(self) -> int | None:
-        """Exit code, as a shell says it where a signal ended it; None while it runs."""
+        """Exit code, as a shell says it where a signal ended it; None while it runs.
+
+        A launcher that is asked to stop may go before its ranks, which save a checkpoint: they are waited for.
+        """
         code = self.process.poll()
-        return code if code is None or code >= 0 else 128 - code
+        if code is None or (time.monotonic() < self._patience and self._is_heard(0)):
+            return None
+        return code if code >= 0 else 128 - code
 
     def ask_to_stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """A signal to all processes of the cell: every rank then stops with a checkpoint."""
-        with suppress(ProcessLookupError):
+        self._patience = time.monotonic() + STOP_SECONDS
+        self._is_heard(number)
+
+    def _is_heard(self, number: int) -> bool:
+        """A signal to all processes of the cell (0: none). Whether there is one."""
+        try:
             os.killpg(self.process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
 
 def try_lock(cell: Cell) -> int | None:

@@ -139,6 +139,22 @@ def test_asked_to_stop_the_cells_are_asked_and_nothing_new_starts(
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
+def test_ranks_that_outlive_their_launcher_are_waited_for(cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark was over while they saved their checkpoints, and the same command met them at work."""
+    saved = cells[0].folder.parent / "checkpoint"
+    rank = f"(trap '' TERM; sleep 1.5; echo x > {saved})"
+    commands(monkeypatch, {"base": f"{rank} & exec sleep 60"})
+
+    def stop_once(statuses: object) -> None:
+        if runner.statuses[0].state == "running" and runner.stop_signal is None:
+            time.sleep(0.5)  # the rank sets its trap
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    runner = MatrixRunner(cells[:1], jobs=1, watch=stop_once)
+    assert runner.run() == STOPPED
+    assert saved.exists()
+
+
 def test_a_cell_that_is_being_started_when_the_signal_comes_is_asked_too(
     cells: list[Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
