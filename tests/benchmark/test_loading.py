@@ -95,6 +95,7 @@ def test_matched_flops_lengthen_the_training(tmp_path: Path) -> None:
         (("masks_per_review: 4", "masks_per_reviews: 4"), "cell planted/afa and 1 more: masking.masks_per_reviews: "
          "unknown setting; did you mean masking.masks_per_review"),
         (("max_samples: 100", "max_samples: 0"), "cell other/base and 3 more: data.train.max_samples = 0: should be"),
+        (("masks_per_review: 4", "view: infill"), "planted, arms.long_ce.match_flops: with masking.view = infill the"),
         (("masks_per_review: 4", "masks_per_review: 1"), "cell planted/afa and 1 more: masking.masks_per_review = 1: "),
         (("masking: {", "run: {seed: 1}, masking: {"), "run.seed: the benchmark sets it for every cell"),
         (("other:", "o/her:"), "data_sets.o/her: a name has letters"),
