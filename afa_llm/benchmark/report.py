@@ -130,6 +130,7 @@ def page(matrix: Matrix, content: Content, notes: list[str]) -> dict[str, Any]:
         "more": [table for table in every if table.name in BESIDE],
         "gains": next((table for table in every if table.name == "relative_gain"), None),
         "focus": [table for table in every if table.name.startswith("focus_")],
+        "tests": next((table for table in every if table.name == "tests"), None),
         "budget": tables.budget(content, data_sets),
         "blocks": blocks,
         "axis": axis,
@@ -161,7 +162,8 @@ def _tables(content: Content, data_sets: Mapping[str, str]) -> list[tables.Table
     by_set = [tables.by_set(content, metric) for metric in ("accuracy", *BESIDE)]
     sets = dict.fromkeys(row["set"] for row in content["means"])
     focus = [tables.by_metric(content, name, tables.SHOWN_FOCUS) for name in sets]
-    found = [*by_set, tables.gains(content), *focus, tables.budget(content, data_sets)]
+    tests = tables.tests(content, (*BESIDE, *tables.SHOWN_FOCUS))
+    found = [*by_set, tables.gains(content), *focus, tests, tables.budget(content, data_sets)]
     return [table for table in found if table.rows and len(table.columns) > 1]
 
 
