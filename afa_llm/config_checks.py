@@ -194,6 +194,7 @@ def _spurious(config: Config) -> list[str]:
 
 
 MOST_LORA_RANK = 512  # of vLLM
+OF_SERVERS = ("--port", "--model", "--served-model-name", "--api-key")  # a run would wait for a server elsewhere
 
 
 def _rollouts(config: Config) -> list[str]:
@@ -253,6 +254,12 @@ def _served_base(config: Config) -> list[str]:
 
 def _addresses(config: Config) -> list[str]:
     rollouts, found = config.rollouts, []
+    for argument in rollouts.server_arguments:
+        if argument.partition("=")[0].replace("_", "-") in OF_SERVERS:
+            found.append(f"rollouts.server_arguments: {argument} is chosen for each server by the run; leave it out")
+    engines = [address.rstrip("/").lower() for address in rollouts.addresses]
+    for engine in sorted({each for each in engines if engines.count(each) > 1 and "@" not in each}):
+        found.append(f"rollouts.addresses: {engine} stands there twice, and is one engine; leave one out")
     for address in rollouts.addresses:
         if not _is_address(address):
             shown = f"…@{address.rpartition('@')[2]}" if "@" in address else address  # a message may end up in a log

@@ -53,7 +53,7 @@ def _default(place: Place | None, name: str) -> Any:
     inner = place.inner(name) if place else None
     if place is None or inner is None or inner.section or inner.optional_section or place.section is None:
         return {}
-    value = place.section().model_dump(mode="json")[name]
+    value = place.section.model_construct().model_dump(mode="json")[name]  # a section may need more than its defaults
     return value if isinstance(value, list | dict) else None
 
 

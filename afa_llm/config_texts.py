@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 if TYPE_CHECKING:
     from afa_llm.config import Config
 
@@ -15,7 +17,7 @@ PATHS = {"path", "edits_path", "exclude_ids", "suites_dir", "output_dir", "file"
 VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 
 
-def unreplaced_variables(config: Config) -> list[str]:
+def unreplaced_variables(config: BaseModel) -> list[str]:
     """Paths with $HOME in them: a folder of that name would be made. Nodes may have other ones, so none is put in."""
     return [
         f"{name} = {value}: {found[0]} is not replaced in settings, for it may differ from node to node; write the "

@@ -30,6 +30,7 @@ from afa_llm.models.positions import check_positions
 from afa_llm.records import Example, Prompt
 from afa_llm.rollouts.engine_service import EngineService
 from afa_llm.run_advice import advices
+from afa_llm.run_agreement import check_same_settings
 from afa_llm.run_dtype import settle_dtype
 from afa_llm.run_folder import (
     claim,
@@ -61,6 +62,7 @@ def _job(config: Config) -> Iterator[World]:
     world.stop.listen()
     watchdog.start()
     try:
+        check_same_settings(config, world)
         yield world
         world.wait()
     except StoppedError:

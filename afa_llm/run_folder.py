@@ -89,9 +89,15 @@ def _refusal(config: Config, folder: Path, adapter: Path | None, evaluates: bool
             )
         inside = _inputs_inside(config, folder, adapter)
         return f"{inside} lies in {folder}, an earlier run that would be deleted; {OTHER}" if inside else None
-    if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+    if folder.exists() and not all(map(_left_by_a_kill, folder.iterdir())):
         return f"{name}: {folder} exists and is no run of afa-llm; {OTHER}"
     return None
+
+
+def _left_by_a_kill(path: Path) -> bool:
+    """Whether it is what a run has in its folder before its config.yaml: nothing is lost with it."""
+    empty = path.name == "items" and path.is_dir() and not any(path.iterdir())
+    return empty or path.name == LOCK or path.match(f".{SETTINGS}.*.tmp")
 
 
 def _is_run(folder: Path) -> bool:
@@ -213,20 +219,20 @@ def changed_settings(folder: Path, config: Config) -> list[str]:
     settled = {"model.dtype", "attention.layers"}  # a run keeps what it settled on (run_dtype, run_layers)
     return [
         f"{name} = {new} (was {old})"
-        for name, new, old in _differences(now, before, "")
+        for name, new, old in differences(now, before, "")
         if name not in ("run.resume", "run.overwrite") and not (new == "auto" and name in settled)
     ]
 
 
-def _differences(now: Any, before: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+def differences(now: Any, before: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
     """The smallest parts that differ: of a section or list of the same length what changed in it, not all of it."""
     inside = f"{name}." if name else ""
     if isinstance(now, dict) and isinstance(before, dict) and now.keys() == before.keys():
         for key, value in now.items():
-            yield from _differences(value, before[key], f"{inside}{key}")
+            yield from differences(value, before[key], f"{inside}{key}")
     elif isinstance(now, list) and isinstance(before, list) and len(now) == len(before) and _of_sections(now):
         for index, value in enumerate(now):
-            yield from _differences(value, before[index], f"{inside}{index}")
+            yield from differences(value, before[index], f"{inside}{index}")
     elif now != before:
         yield name, now, before
 
@@ -272,11 +278,14 @@ def tell_data(material: Material, world: World) -> None:
     """Notices, and what was set aside or left out, data set by data set."""
     if not material.evaluation:
         world.tell("data.evaluation = []: nothing is measured, before training or after")
-    for notice in material.notices:
-        world.tell(notice)
-    for title, quarantine in material.quarantines.items():
-        if quarantine.summary():
-            world.tell(f"{title}: {quarantine.summary()}")
+    for line in data_notices(material):
+        world.tell(line)
+
+
+def data_notices(material: Material) -> list[str]:
+    """What is odd about the reviews, and what was set aside or left out of each data set."""
+    told = [f"{title}: {found.summary()}" for title, found in material.quarantines.items() if found.summary()]
+    return [*material.notices, *told]
 
 
 def write_quarantine(folder: Path, material: Material, world: World) -> None:

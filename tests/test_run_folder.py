@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,22 @@ def test_what_fails_before_the_claim_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(AfaError, match="data"), reserved_folder(_config(tmp_path), ALONE):
         raise AfaError("data")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("more", "free"), [(None, True), ("items/answers.jsonl", False), ("notes.txt", False)])
+def test_a_run_that_was_killed_before_its_settings_were_saved_begins_anew(
+    tmp_path: Path, more: str | None, free: bool
+) -> None:
+    """Its folder was taken for something else's, and a benchmark's cell could not be run again."""
+    folder = tmp_path / "run"
+    (folder / "items").mkdir(parents=True)
+    (folder / ".config.yaml.4711.tmp").touch()
+    if more:
+        (folder / more).touch()
+    config = load_config(None, [f"run.output_dir={tmp_path}"])
+    refusal = nullcontext() if free else pytest.raises(AfaError, match="exists and is no run of afa-llm")
+    with refusal, reserved_folder(config, ALONE):
+        pass
 
 
 def test_settings_of_a_run_stay_until_its_checkpoint_fits_the_new_ones(tmp_path: Path) -> None:

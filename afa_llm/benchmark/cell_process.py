@@ -8,38 +8,22 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 from afa_llm.benchmark.cells import Cell
 from afa_llm.config_loading import dump_config
-from afa_llm.errors import AfaError
 from afa_llm.evaluation.json_files import write_text
 from afa_llm.training.durable_files import lock_file
 
 VERBS = {"trained": "train", "prompted": "evaluate"}
+STOP_SECONDS = 120.0
+"""For ranks whose launcher has gone; deepspeed's own gives them 30."""
 LOUD = ("afa train:", "afa evaluate:")
-
-
-def check_launcher(launcher: str) -> None:
-    """Raises AfaError where --launcher is no command line, or its program is not there."""
-    if not launcher:
-        return
-    try:
-        words = shlex.split(launcher)
-    except ValueError as error:
-        raise AfaError(f"--launcher {launcher!r}: not a command line ({error}); close the quotes") from None
-    if not words or shutil.which(words[0]) is None:
-        program = words[0] if words else ""
-        raise AfaError(
-            f"--launcher {launcher!r}: no such program {program!r}; name one in PATH, such as 'deepspeed --num_gpus 2'"
-        )
 
 
 def command(cell: Cell, launcher: str) -> list[str]:
@@ -60,6 +44,7 @@ class CellProcess:
 
     def __init__(self, cell: Cell, launcher: str, environment: Mapping[str, str], lock: int) -> None:
         self.cell, self.began = cell, time.monotonic()
+        self._patience = 0.0  # until when processes that the first one left behind count as the cell
         write_text(cell.beside(".yaml"), dump_config(cell.config))
         with cell.beside(".log").open("ab") as log:
             self.log_from = log.tell()
@@ -79,14 +64,27 @@ class CellProcess:
         return time.monotonic() - self.began
 
     def ended(self) -> int | None:
-        """Exit code, as a shell says it where a signal ended it; None while it runs."""
+        """Exit code, as a shell says it where a signal ended it; None while it runs.
+
+        A launcher that is asked to stop may go before its ranks, which save a checkpoint: they are waited for.
+        """
         code = self.process.poll()
-        return code if code is None or code >= 0 else 128 - code
+        if code is None or (time.monotonic() < self._patience and self._is_heard(0)):
+            return None
+        return code if code >= 0 else 128 - code
 
     def ask_to_stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """A signal to all processes of the cell: every rank then stops with a checkpoint."""
-        with suppress(ProcessLookupError):
+        self._patience = time.monotonic() + STOP_SECONDS
+        self._is_heard(number)
+
+    def _is_heard(self, number: int) -> bool:
+        """A signal to all processes of the cell (0: none). Whether there is one."""
+        try:
             os.killpg(self.process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
 
 def try_lock(cell: Cell) -> int | None:
@@ -119,16 +117,3 @@ def progress(log: Path) -> str:
         return ""
     found = [line.strip() for line in tail if line.strip()]
     return found[-1][:60] if found else ""
-
-
-def devices(slots: int, environment: Mapping[str, str]) -> Sequence[str | None]:
-    """CUDA_VISIBLE_DEVICES of each slot: the visible GPUs dealt out, or shared where there are more slots than GPUs.
-
-    None for every slot where the variable is not set: then nothing is said to the cells.
-    """
-    visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    if not visible:
-        return [None] * slots
-    if slots > len(visible):
-        return [visible[slot % len(visible)] for slot in range(slots)]
-    return [",".join(visible[slot::slots]) for slot in range(slots)]

@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from afa_llm.benchmark.cell_process import check_launcher
 from afa_llm.benchmark.cells import Cell, select
+from afa_llm.benchmark.launchers import check_launcher, devices, gpus_here
 from afa_llm.benchmark.loading import load_benchmark, plan_cells
 from afa_llm.benchmark.passes import passes_per_review
 from afa_llm.benchmark.places import check_places
@@ -28,7 +28,7 @@ from afa_llm.errors import AfaError
 from afa_llm.kept_before import READING_ONLY
 from afa_llm.material import basis, prepare
 from afa_llm.run_advice import advices
-from afa_llm.run_folder import changed_settings
+from afa_llm.run_folder import changed_settings, data_notices
 from afa_llm.telling import results_console, tell
 from afa_llm.training.durable_files import lock_file
 from afa_llm.training.step_batches import planned_steps
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
                 "name and output_dir to those of a benchmark that ran"
             )
         return _write(benchmark, cells, place, 0)
-    check_launcher(options.launcher)
+    check_launcher(options.launcher, devices(options.jobs, os.environ, gpus_here()))
     chosen = _resolved(chosen)
     _refuse_changed(chosen)
     works = (
@@ -127,41 +127,51 @@ def _tell_end(runner: MatrixRunner) -> None:
 
 
 def _claim(place: Path) -> int:
-    """The matrix belongs to one benchmark at a time."""
-    place.mkdir(parents=True, exist_ok=True)
-    lock = lock_file(place / ".lock")
+    """The matrix belongs to one benchmark at a time. Raises AfaError where its folder can't be made or is taken."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = lock_file(place / ".lock")
+    except OSError as error:
+        reason = error.strerror or error
+        raise AfaError(f"{place}: cannot be written ({reason}); set output_dir to a folder that can") from error
     if lock is None:
         raise AfaError(f"{place}: another benchmark runs these cells; wait for it, or choose another name=…")
     return lock
 
 
 def _refuse_changed(cells: Sequence[Cell]) -> None:
-    """Cells that were begun with other settings than the benchmark has now."""
+    """Cells that were begun with other settings than the benchmark has now, or whose settings can't be read."""
     found = []
     for cell in cells:
-        if changes := _changes(cell):
-            found.append(f"{cell.name}: begun with other settings: {'; '.join(changes)}")
+        try:
+            changes = _changes(cell)
+        except AfaError as error:  # damaged, or of another version
+            found.append(f"{cell.name}: {error}")
+        else:
+            found += [f"{cell.name}: begun with other settings: {'; '.join(changes)}"] if changes else []
     if found:
         raise AfaError("\n".join([*found, "choose another name=…, or delete these cells' folders"]))
 
 
 def _changes(cell: Cell) -> list[str]:
-    """Settings of a begun cell that differ from those of the benchmark now."""
+    """Settings of a begun cell that differ from those of the benchmark now. Where it lies is none of them: a matrix may
+    be moved, or called by another path."""
     resumed = cell.config.model_copy(update={"run": cell.config.run.model_copy(update={"resume": True})})
-    return changed_settings(cell.folder, resumed) if cell.started else []
+    found = changed_settings(cell.folder, resumed) if cell.started else []
+    return [change for change in found if not change.startswith(("run.output_dir ", "evaluation.before_folder "))]
 
 
 def _tell_changed(cells: Sequence[Cell]) -> None:
     """Cells of the report that were measured with other settings than CONFIG has now, which the report tells of.
 
-    Not told: what only reading a measurement takes, where the cells lie, and what a suite stands for, whose files need
+    Not told: what only reading a measurement takes, and what a suite stands for, whose files need
     not be here. A cell whose config.yaml can't be read is passed over.
     """
     found: dict[str, list[str]] = {}
     for cell in (cell for cell in cells if cell.finished):
         sources = (cell.config.data.train, *cell.config.data.evaluation)
         of_suite = ("data.", "prompts.") if any(source.path.startswith(PREFIX) for source in sources) else ()
-        untold = ("run.output_dir ", *(f"evaluation.{name} " for name in READING_ONLY), *of_suite)
+        untold = (*(f"evaluation.{name} " for name in READING_ONLY), *of_suite)
         changes = []
         with suppress(AfaError):
             changes = [change for change in _changes(cell) if not change.startswith(untold)]
@@ -175,7 +185,8 @@ def _tell_changed(cells: Sequence[Cell]) -> None:
 def _check_data(cells: Sequence[Cell], reference: str) -> dict[tuple[str, str], Work]:
     """Every data set read and every prompt built once, before anything runs; under each seed where the seed decides
     what is measured. Raises AfaError that names the cell."""
-    seen: dict[str, tuple[Work, dict[str, Reviews]]] = {}
+    seen: dict[str, tuple[Work, dict[str, Reviews], list[str]]] = {}
+    told: dict[str, None] = {}
     found: dict[tuple[str, str], Work] = {}
     asks: dict[tuple[str, str, int], dict[str, Reviews]] = {}
     for cell in sorted(cells, key=lambda cell: cell.kind == "prompted"):  # what trains asks more of the same reviews
@@ -188,14 +199,17 @@ def _check_data(cells: Sequence[Cell], reference: str) -> dict[tuple[str, str], 
                 raise AfaError(f"cell {cell.name}: {error}") from None
             evaluated = sum(len(examples) for examples in material.evaluation.values())
             reviews = {title: asked(prompt_sets) for title, prompt_sets in material.prompt_sets.items()}
-            seen[key] = Work(len(material.train_prompts), 0, evaluated), reviews
-        work, asks[cell.data_set, cell.arm, cell.seed] = seen[key]
+            seen[key] = Work(len(material.train_prompts), 0, evaluated), reviews, data_notices(material)
+        work, asks[cell.data_set, cell.arm, cell.seed], notices = seen[key]
         if (cell.data_set, cell.arm) in found:
             continue
         steps = planned_steps(config.training, work.reviews) if cell.kind == "trained" else 0
         found[cell.data_set, cell.arm] = replace(work, steps=steps)
-        for advice in advices(config, steps) if steps else ():  # a cell would say it in its log alone
+        told |= dict.fromkeys(notices)
+        for advice in advices(config, steps) if steps else ():  # a cell would say it in its log alone, as these notices
             tell(f"{cell.data_set}, {cell.arm}: {advice}")
+    for notice in told:
+        tell(notice)
     _check_same_reviews(asks, reference)
     return found
 

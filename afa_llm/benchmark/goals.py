@@ -9,7 +9,11 @@ from afa_llm.benchmark.matrix import Key, Matrix
 from afa_llm.benchmark.outcomes import BEHAVIOUR, SHARES, TITLES
 from afa_llm.benchmark.settings import BEFORE, Benchmark, Goal
 from afa_llm.benchmark.statistics import over_seeds
+from afa_llm.data.checklist import KINDS
 from afa_llm.evaluation.estimates import Estimate
+
+TESTS = tuple(f"{BEHAVIOUR}{kind}_" for kind in KINDS)
+"""Begin the names of pass rates; what tests a data set has is known when it is read."""
 
 
 def misnamed(benchmark: Benchmark, sets: Mapping[str, Sequence[str]]) -> list[str]:
@@ -20,8 +24,11 @@ def misnamed(benchmark: Benchmark, sets: Mapping[str, Sequence[str]]) -> list[st
     known = {name: None for data, names in sets.items() for title in names for name in _names((data, title))}
     found = []
     for name, goal in benchmark.goals.items():
-        if goal.metric not in TITLES and not goal.metric.startswith(BEHAVIOUR):
-            found.append(f"goals.{name}.metric = {goal.metric}: no such metric; there are {', '.join(TITLES)}")
+        if goal.metric not in TITLES and not goal.metric.startswith(TESTS):
+            known_too = f"{BEHAVIOUR}<kind>_<test>, kind one of {', '.join(KINDS)}"
+            found.append(
+                f"goals.{name}.metric = {goal.metric}: no such metric; there are {', '.join(TITLES)}, {known_too}"
+            )
         for unknown in (wanted for wanted in goal.sets if wanted not in known):
             found.append(f"goals.{name}.sets: no cell measures {unknown}; there are {', '.join(known)}")
     return found

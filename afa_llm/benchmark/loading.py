@@ -76,7 +76,10 @@ def plan_cells(benchmark: Benchmark, path: str) -> list[Cell]:
     for (data_set, arm), config in configs.items():
         how = benchmark.arms[arm]
         if how.match_flops:
-            config = match_operations(config, configs[data_set, how.match_flops])
+            try:
+                config = match_operations(config, configs[data_set, how.match_flops])
+            except AfaError as error:
+                raise AfaError(f"{path}: {data_set}, arms.{arm}.{error}") from None
         cells += [_cell(benchmark, data_set, arm, how, seed, config) for seed in benchmark.seeds]
     return cells
 

@@ -50,7 +50,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="laid over CONFIG, such as seeds='[0]' or arms.afa.title=AFA",
     )
-    parser.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="cells at a time (1)")
+    parser.add_argument(
+        "--jobs", type=_jobs, default=1, metavar="N", help="cells at a time (1), with the GPUs dealt out"
+    )
     parser.add_argument(
         "--launcher", default="", metavar="COMMAND", help="starts each cell with this, such as 'deepspeed --num_gpus 2'"
     )

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.loading import BEFORE_FOLDER
-from afa_llm.benchmark.settings import OWN_FILES
+from afa_llm.benchmark.settings import OWN_FILES, TABLES_FOLDER
 from afa_llm.errors import AfaError
 
 FILES = (".lock", *OWN_FILES)
-FOLDERS = ("tables", BEFORE_FOLDER)
+FOLDERS = (TABLES_FOLDER, BEFORE_FOLDER)
 BESIDE = (".yaml", ".log", ".lock")
 
 

@@ -16,7 +16,7 @@ from afa_llm.benchmark import curves, figures, tables
 from afa_llm.benchmark.cells import Cell
 from afa_llm.benchmark.outcomes import Outcome, read_outcome
 from afa_llm.benchmark.results import Matrix, build
-from afa_llm.benchmark.settings import Benchmark
+from afa_llm.benchmark.settings import TABLES_FOLDER, Benchmark
 from afa_llm.benchmark.summary import goal_lines, headline
 from afa_llm.errors import AfaError
 from afa_llm.evaluation import charts, json_files
@@ -58,9 +58,9 @@ def write_benchmark(
     json_files.write_text(place / "report.html", text)
     files = table_files(content, _data_set_titles(benchmark))
     for path, text in files.items():
-        json_files.write_text(place / "tables" / path, text)
-    _remove_stale(place / "tables", files)
-    return [place / "benchmark.json", place / "tables", place / "report.html"]
+        json_files.write_text(place / TABLES_FOLDER / path, text)
+    _remove_stale(place / TABLES_FOLDER, files)
+    return [place / "benchmark.json", place / TABLES_FOLDER, place / "report.html"]
 
 
 def _readable(cells: Sequence[Cell], notes: list[str]) -> dict[tuple[str, str, int], Outcome]:
@@ -130,6 +130,7 @@ def page(matrix: Matrix, content: Content, notes: list[str]) -> dict[str, Any]:
         "more": [table for table in every if table.name in BESIDE],
         "gains": next((table for table in every if table.name == "relative_gain"), None),
         "focus": [table for table in every if table.name.startswith("focus_")],
+        "tests": next((table for table in every if table.name == "tests"), None),
         "budget": tables.budget(content, data_sets),
         "blocks": blocks,
         "axis": axis,
@@ -161,7 +162,8 @@ def _tables(content: Content, data_sets: Mapping[str, str]) -> list[tables.Table
     by_set = [tables.by_set(content, metric) for metric in ("accuracy", *BESIDE)]
     sets = dict.fromkeys(row["set"] for row in content["means"])
     focus = [tables.by_metric(content, name, tables.SHOWN_FOCUS) for name in sets]
-    found = [*by_set, tables.gains(content), *focus, tables.budget(content, data_sets)]
+    tests = tables.tests(content, (*BESIDE, *tables.SHOWN_FOCUS))
+    found = [*by_set, tables.gains(content), *focus, tests, tables.budget(content, data_sets)]
     return [table for table in found if table.rows and len(table.columns) > 1]
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Literal
 
-from afa_llm.benchmark.cell_process import CellProcess, devices, last_words, try_lock
+from afa_llm.benchmark.cell_process import CellProcess, last_words, try_lock
 from afa_llm.benchmark.cells import Cell
+from afa_llm.benchmark.launchers import VISIBLE, devices, for_slot, gpus_here
 from afa_llm.errors import INTERRUPTED, STOPPED
 
 State = Literal["waiting", "elsewhere", "running", "done", "failed", "stopped"]
@@ -41,7 +42,7 @@ class MatrixRunner:
     ) -> None:
         self.statuses = [Status(cell, "done" if cell.finished else "waiting") for cell in cells]
         self.launcher, self.watch = launcher, watch
-        self.devices = devices(jobs, os.environ)
+        self.devices = devices(jobs, os.environ, gpus_here())
         self.slots: list[CellProcess | None] = [None] * jobs
         self.stop_signal: signal.Signals | None = None
 
@@ -78,7 +79,11 @@ class MatrixRunner:
         for status in self.statuses:
             if status.state not in ("waiting", "elsewhere"):
                 continue
-            lock = try_lock(status.cell)
+            try:
+                lock = try_lock(status.cell)
+            except OSError as error:
+                status.state, status.message = "failed", f"cannot be started: {error}"
+                continue
             if lock is None:
                 status.state = "elsewhere"
                 continue
@@ -87,11 +92,11 @@ class MatrixRunner:
                 status.state = "done"
                 continue
             status.resumed = status.cell.started
-            environment = dict(os.environ)
-            if self.devices[slot] is not None:
-                environment["CUDA_VISIBLE_DEVICES"] = str(self.devices[slot])
+            place = self.devices[slot]
+            environment = dict(os.environ) | ({} if place is None else {VISIBLE: place})
+            launcher = for_slot(self.launcher, place)
             try:
-                process = self.slots[slot] = CellProcess(status.cell, self.launcher, environment, lock)
+                process = self.slots[slot] = CellProcess(status.cell, launcher, environment, lock)
             except OSError as error:  # a full disk, a launcher that is no program: the others may still do
                 os.close(lock)
                 status.state, status.message = "failed", f"cannot be started: {error}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from afa_llm.config_section import Section
+from afa_llm.config_section import Section, at_home
+from afa_llm.config_texts import unreplaced_variables
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 OWN_FILES = ("benchmark.json", "report.html")
-"""Beside the data sets' folders; no data set can be called so."""
+TABLES_FOLDER = "tables"
+"""These lie beside the data sets' folders; no data set can be called so."""
 BEFORE = "before"
 """Stands for an arm's own measurement before its training."""
 
@@ -18,6 +20,8 @@ BEFORE = "before"
 class Base(Section):
     config: str | None = Field(None, description="run configuration that all cells start from: YAML or builtin:demo")
     settings: dict[str, Any] = Field(default={}, description="settings laid over it, as in a run's configuration")
+
+    _home = field_validator("config")(at_home)
 
 
 class Arm(Section):
@@ -70,9 +74,11 @@ class Benchmark(Section):
     goals: dict[str, Goal] = Field(default={}, description="name -> a claim to check")
     show: str = Field("", description="arm whose reviews the gallery shows beside the reference; empty: the last one")
 
+    _home = field_validator("output_dir")(at_home)
+
     @model_validator(mode="after")
     def _consistent(self) -> Benchmark:
-        found = [*_missing(self), *_named(self), *_seeds(self), *_goals(self)]
+        found = [*_missing(self), *_named(self), *_seeds(self), *_goals(self), *unreplaced_variables(self)]
         if found:
             raise ValueError("\n".join(found))
         return self
@@ -98,9 +104,12 @@ def _named(benchmark: Benchmark) -> list[str]:
                 found.append(f"{section}.{name}: a name has letters, digits, . _ - and begins with a letter or digit")
         found += _same_titles(section, {name: each.title or name for name, each in getattr(benchmark, section).items()})
     known = ", ".join(benchmark.arms) or "none"
+    own = (*OWN_FILES, TABLES_FOLDER)
     found += [
-        f"data_sets.{n}: a file of the benchmark is called so; rename it" for n in benchmark.data_sets if n in OWN_FILES
+        f"data_sets.{n}: a file of the benchmark is called so; rename it" for n in benchmark.data_sets if n in own
     ]
+    if BEFORE in benchmark.arms:
+        found.append(f"arms.{BEFORE}: goals.*.against = {BEFORE} means an arm before its training; rename it")
     wanted = {"reference": benchmark.reference, "show": benchmark.show}
     wanted |= {f"arms.{name}.match_flops": arm.match_flops or "" for name, arm in benchmark.arms.items()}
     for name, goal in benchmark.goals.items():
@@ -134,13 +143,21 @@ def _same_titles(section: str, titles: dict[str, str]) -> list[str]:
 
 
 def _goals(benchmark: Benchmark) -> list[str]:
-    """Goals that want nothing, or that want two things."""
+    """Goals that want nothing or two things, and those that compare what is not there or cannot differ."""
     found = []
     for name, goal in benchmark.goals.items():
         given = [limit for limit in (goal.at_least, goal.at_most) if limit is not None]
         if len(given) != 1:
             told = f"at_least = {goal.at_least:g} and at_most = {goal.at_most:g}" if given else "there is neither"
             found.append(f"goals.{name}: give at_least (more is better) or at_most (less is better); {told}")
+        if goal.arm == goal.against:
+            found.append(f"goals.{name}.against = {goal.against}: an arm does not differ from itself; name another one")
+        prompted = goal.arm in benchmark.arms and benchmark.arms[goal.arm].kind == "prompted"
+        if prompted and goal.against == BEFORE:
+            found.append(
+                f"goals.{name}.against = {BEFORE}: {goal.arm} is prompted and measured once; name the arm that it is "
+                "compared with"
+            )
     return found
 
 

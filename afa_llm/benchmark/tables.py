@@ -12,7 +12,8 @@ from typing import Any
 from afa_llm.benchmark.outcomes import SHARES, TITLES
 from afa_llm.evaluation.charts import short
 from afa_llm.evaluation.focus_metrics import METRICS
-from afa_llm.evaluation.verdict import fixed, points
+from afa_llm.evaluation.verdict import fixed, p_number, points
+from afa_llm.evaluation.visible_text import visible
 
 Row = Mapping[str, Any]
 NEEDS = ". Needs \\usepackage{booktabs}."
@@ -88,6 +89,21 @@ def gains(content: Row) -> Table:
             cells.append(Cell(text, _arrow(row) if row and row["before"] else ""))
         rows.append((arm["title"], arm["name"] == content["reference"], tuple(cells)))
     return Table("relative_gain", "Relative gain from before to after", ("Arm", *sets), tuple(rows))
+
+
+def tests(content: Row, metrics: Sequence[str]) -> Table:
+    """Every comparison of these metrics with its p-values and the least difference that could have been found."""
+    titles = {arm["name"]: arm["title"] for arm in content["arms"]}
+    rows = []
+    for row in (row for row in content["comparisons"] if row["metric"] in metrics):
+        shown = points if row["metric"] in SHARES else fixed
+        change = Cell(shown(row["over_seeds"]["value"], True), stars=row["stars"])
+        found = ["–" if row[p] is None else p_number(row[p]) for p in ("p_seeds", "p_reviews", "p_holm")]
+        texts = [Cell(text) for text in (*found, shown(row["detectable"]))]
+        label = f"{row['set']}: {titles[row['arm']]}, {metric_title(row['metric'])}"
+        rows.append((label, False, (change, *texts)))
+    columns = ("Set: arm, measure", "Difference", "p over seeds", "p over reviews", "Holm", "Detectable, at least")
+    return Table("tests", "Every test of these measures", columns, tuple(rows))
 
 
 def budget(content: Row, data_sets: Mapping[str, str]) -> Table:
@@ -197,7 +213,8 @@ _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciic
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in text)
+    """What the page shows as U+FFFD, LaTeX refuses."""
+    return "".join(_TEX.get(character, character) for character in visible(text).replace("\ufffd", "?"))
 
 
 def _tex_cell(cell: Cell) -> str:

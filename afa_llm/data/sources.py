@@ -10,6 +10,7 @@ import difflib
 import math
 import os
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,9 @@ def _choose(
             f"{source.path}: max_samples = {source.max_samples}: the first pair drawn has more reviews, and a pair is "
             "taken whole; set a larger max_samples"
         )
+    pairs = Counter(example.pair for example in few if example.pair)
+    if source.pair_column and max(pairs.values(), default=0) < 2:  # a column of ids, or of a split
+        quarantine.note(f"{source.pair_column}: no two reviews share a pair; no pairs are measured", source.path)
     return few
 
 

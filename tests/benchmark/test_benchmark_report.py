@@ -57,6 +57,15 @@ def test_every_entry_is_in_the_schema(content: dict[str, Any]) -> None:
     assert found == set(SCHEMA)
 
 
+def test_the_detectable_difference_stands_beside_every_comparison(place: Path, content: dict[str, Any]) -> None:
+    """Beside accuracy's alone: a star of the focus stood there without it."""
+    row = next(r for r in content["comparisons"] if (r["set"], r["arm"], r["metric"]) == ("films_dev", "afa", "auprc"))
+    told = f"films_dev: AFA, AUPRC against rationales +{row['over_seeds']['value']:.3f}"
+    assert f"{row['detectable']:.3f}" in page_text(place).partition(told)[2][:80]
+    stars = (place / "tables" / "tests.tex").read_text()
+    assert f"& {row['detectable']:.3f} " in stars.partition("films\\_dev: AFA, AUPRC")[2].splitlines()[0]
+
+
 def test_means_and_differences_are_those_of_the_cells(place: Path, content: dict[str, Any]) -> None:
     def accuracy(arm: str, seed: int) -> float:
         results = json.loads((place / "films" / arm / f"seed{seed}" / "results.json").read_text())

@@ -1,4 +1,4 @@
-"""Small facts around a cell's process: its devices, its lock, its last words."""
+"""Small facts around a cell's process: what it imports, its last words."""
 
 from __future__ import annotations
 
@@ -9,22 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from afa_llm.benchmark.cell_process import command, devices, last_words
-
-
-@pytest.mark.parametrize(
-    ("visible", "slots", "expected"),
-    [
-        ("", 2, [None, None]),
-        ("0,1,2,3", 2, ["0,2", "1,3"]),
-        ("4,5", 2, ["4", "5"]),
-        ("7", 3, ["7", "7", "7"]),
-        ("0,1,2", 2, ["0,2", "1"]),
-    ],
-)
-def test_gpus_are_dealt_out(visible: str, slots: int, expected: list[str | None]) -> None:
-    environment = {"CUDA_VISIBLE_DEVICES": visible} if visible else {}
-    assert list(devices(slots, environment)) == expected
+from afa_llm.benchmark.cell_process import command, last_words
 
 
 def test_last_words_are_the_message_of_afa(tmp_path: Path) -> None:

@@ -66,6 +66,18 @@ def test_an_arm_that_ends_before_its_feedback_begins_is_told_once(
     assert [line.partition(": adversary")[0].removeprefix("afa: ") for line in said] == ["one, afa", "two, afa"]
 
 
+def test_rows_that_are_set_aside_are_told_once(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The logs of the cells told it, one by one, and nothing else did."""
+    found = cells(tmp_path, tiny_model, "{plain: {}, other: {settings: {masking: {view: replace}}}}")
+    with (tmp_path / "d.csv").open("a") as file:
+        file.write("a newer film,1\n" * 20 + "an odd film,meh\n")
+    command._check_data(found, "plain")
+    said = capsys.readouterr().err
+    assert said.count("d: 1 × unknown label 'meh'; first at ") == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -184,6 +196,40 @@ def test_a_report_tells_of_cells_measured_with_other_settings(
         "cell one/plain/seed0 and 5 more: measured with other settings than CONFIG has now: "
         "training.learning_rate = 0.1 (was 0.0005)\n"
     ) in capsys.readouterr().err
+
+
+def test_a_matrix_that_was_moved_goes_on(tiny_model: Path, tmp_path: Path) -> None:
+    """Its cells were to be deleted, or to be run again under another name."""
+    found = cells(tmp_path, tiny_model, "{plain: {}}")
+    found[0].folder.mkdir(parents=True)
+    (found[0].folder / "config.yaml").write_text(dump_config(found[0].config))
+    (tmp_path / "b").rename(tmp_path / "moved")
+    benchmark = load_benchmark(str(tmp_path / "b.yaml"), ["name=moved"])
+    moved = plan_cells(benchmark, "b.yaml")
+    assert moved[0].started
+    command._refuse_changed(moved)
+    faster = plan_cells(load_benchmark(str(tmp_path / "b.yaml"), ["name=moved", "base.settings.lora.rank=3"]), "b.yaml")
+    with pytest.raises(AfaError, match=r"one/plain/seed0: begun with other settings: lora.rank = 3 \(was 16\)\n"):
+        command._refuse_changed(faster)
+
+
+def test_cells_whose_settings_cannot_be_read_are_told_together(tiny_model: Path, tmp_path: Path) -> None:
+    """The first one was told alone, and not what to do about it."""
+    found = cells(tmp_path, tiny_model, "{plain: {}}")
+    for cell, text in zip(found, ("lora: {olden: 3}\n", "lora: {rank\n"), strict=False):
+        cell.folder.mkdir(parents=True)
+        (cell.folder / "config.yaml").write_text(text)
+    with pytest.raises(AfaError) as refused:
+        command._refuse_changed(found)
+    assert "one/plain/seed0: " in str(refused.value) and "lora.olden: unknown setting" in str(refused.value)
+    assert "one/plain/seed1: " in str(refused.value) and "not valid YAML" in str(refused.value)
+    assert str(refused.value).endswith("\nchoose another name=…, or delete these cells' folders")
+
+
+def test_a_folder_that_cannot_be_made_is_told() -> None:
+    """Some file systems answer with another error than that they can't be written, which ended in a traceback."""
+    with pytest.raises(AfaError, match=r"/proc/runs/b: cannot be written .*; set output_dir to a folder that can"):
+        command._claim(Path("/proc/runs/b"))
 
 
 @pytest.mark.parametrize(("failed", "told"), [(1, "1 cell failed; "), (2, "2 cells failed; ")])

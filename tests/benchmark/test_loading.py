@@ -95,6 +95,7 @@ def test_matched_flops_lengthen_the_training(tmp_path: Path) -> None:
         (("masks_per_review: 4", "masks_per_reviews: 4"), "cell planted/afa and 1 more: masking.masks_per_reviews: "
          "unknown setting; did you mean masking.masks_per_review"),
         (("max_samples: 100", "max_samples: 0"), "cell other/base and 3 more: data.train.max_samples = 0: should be"),
+        (("masks_per_review: 4", "view: infill"), "planted, arms.long_ce.match_flops: with masking.view = infill the"),
         (("masks_per_review: 4", "masks_per_review: 1"), "cell planted/afa and 1 more: masking.masks_per_review = 1: "),
         (("masking: {", "run: {seed: 1}, masking: {"), "run.seed: the benchmark sets it for every cell"),
         (("other:", "o/her:"), "data_sets.o/her: a name has letters"),
@@ -102,6 +103,9 @@ def test_matched_flops_lengthen_the_training(tmp_path: Path) -> None:
         (("afa: {", "afa: {title: ce, "), "arms.afa: is called 'ce', as ce is"),
         (("planted: {}", "planted: {title: other}"), "data_sets.other: is called 'other', as planted is"),
         (("other:", "report.html:"), "data_sets.report.html: a file of the benchmark is called so"),
+        (("other:", "tables:"), "data_sets.tables: a file of the benchmark is called so"),
+        (("  base: {kind", "  before: {kind"), "arms.before: goals.*.against = before means an arm before its"),
+        (("output_dir: out", "output_dir: $NOWHERE/out"), r"output_dir = \$NOWHERE/out: \$NOWHERE is not replaced"),
         (("settings: {training: {rev", "settings: {run: 5, training: {rev"),
          "b.yaml: base.settings.run = 5: should be a section with the keys name, "),
         (("planted: {}", "planted: {settings: {run: [a]}}"), r"data_sets.planted.settings.run = \['a'\]: should be"),
@@ -120,13 +124,17 @@ def test_faults_name_file_cell_and_setting(tmp_path: Path, change: tuple[str, st
     ("goal", "message"),
     [
         ("metric: precision", "goals.gain.metric = precision: no such metric; there are accuracy, auroc, "),
+        ("metric: passed_invariance_names", "no such metric; .*, passed_<kind>_<test>, kind one of MFT, INV, DIR"),
+        ("against: afa", "goals.gain.against = afa: an arm does not differ from itself"),
+        ("arm: base", "goals.gain.against = before: base is prompted and measured once; name the arm that it"),
         ("sets: [planted_tset]", "goals.gain.sets: no cell measures planted_tset; there are planted, mine, "
          "planted/mine, other, planted_validation, other/planted_validation"),
     ],
 )  # fmt: skip
 def test_a_goal_that_could_never_be_judged(tmp_path: Path, goal: str, message: str) -> None:
     named = GOOD.replace("planted: {}", "planted: {settings: {data: {evaluation: [{name: mine}]}}}")
-    text = named + f"goals: {{gain: {{arm: afa, at_least: 0, {goal}}}}}\n"
+    given = {"arm": "afa", "at_least": "0"} | dict([goal.split(": ", 1)])
+    text = named + f"goals: {{gain: {{{', '.join(f'{key}: {value}' for key, value in given.items())}}}}}\n"
     with pytest.raises(AfaError, match=message):
         cells_of(tmp_path, text)
 
@@ -154,7 +162,7 @@ def test_goals_where_less_is_better(tmp_path: Path) -> None:
     assert cells_of(tmp_path, text)
 
 
-@pytest.mark.parametrize("goal", ["sets: [planted, other/mine]", "metric: passed_invariance_names", "metric: auprc"])
+@pytest.mark.parametrize("goal", ["sets: [planted, other/mine]", "metric: passed_INV_names", "metric: auprc"])
 def test_goals_by_every_name(tmp_path: Path, goal: str) -> None:
     text = GOOD.replace("settings: {data: {train", "settings: {data: {evaluation: [{name: mine}], train")
     assert cells_of(tmp_path, text + f"goals: {{gain: {{arm: afa, at_least: 0, {goal}}}}}\n")
@@ -174,6 +182,21 @@ def test_an_empty_section_leaves_what_is_below(tmp_path: Path) -> None:
     cells = cells_of(tmp_path, text.replace("masking: {masks_per_review: 4}", "lora: null, masking: {infill: null}"))
     (found, *_) = [cell.config for cell in cells if cell.arm == "afa"]
     assert (found.lora.rank, found.masking.infill.lookahead) == (3, 5)
+
+
+def test_an_output_folder_at_home_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cells wrote there, and the benchmark looked for them in a folder called ~."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base.yaml").write_text("lora: {rank: 3}\n")
+    cells = cells_of(tmp_path, GOOD.replace("builtin:demo", "~/base.yaml"), "output_dir=~/out")
+    assert cells[0].folder == tmp_path / "out" / "small" / "planted" / "base" / "seed3"
+    assert cells[0].config.lora.rank == 3
+
+
+@pytest.mark.parametrize("overrides", [["goals.gain.arm=afa", "goals.gain.at_least=0"], ["seeds.0=7"]])
+def test_part_of_what_the_file_does_not_have_can_be_given(tmp_path: Path, overrides: list[str]) -> None:
+    """It ended in a traceback: the defaults of a benchmark alone are none."""
+    assert cells_of(tmp_path, GOOD.replace("seeds: [3, 5]\n", ""), *overrides)
 
 
 def test_labels_and_lists_are_replaced_whole() -> None:

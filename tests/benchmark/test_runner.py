@@ -108,6 +108,20 @@ def test_a_cell_that_cannot_be_started_does_not_stop_the_others(
     os.close(lock)
 
 
+def test_a_cell_whose_folder_cannot_be_made_does_not_stop_the_others(
+    cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The benchmark ended, and the cells that ran went on without it."""
+    commands(monkeypatch, {"ce": "mkdir -p {0} && echo x > {0}/results.json"})
+    first = [cells[0], next(cell for cell in cells if cell.arm == "ce")]
+    first[0].folder.parent.parent.mkdir(parents=True)
+    first[0].folder.parent.touch()
+    runner = MatrixRunner(first, jobs=1, watch=lambda statuses: None)
+    assert runner.run() == 1
+    assert [status.state for status in runner.statuses] == ["failed", "done"]
+    assert runner.statuses[0].message.startswith("cannot be started: ")
+
+
 def test_asked_to_stop_the_cells_are_asked_and_nothing_new_starts(
     cells: list[Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +137,22 @@ def test_asked_to_stop_the_cells_are_asked_and_nothing_new_starts(
     assert runner.run() == STOPPED
     assert [status.state for status in runner.statuses] == ["stopped", "stopped", *["waiting"] * 4]
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_ranks_that_outlive_their_launcher_are_waited_for(cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark was over while they saved their checkpoints, and the same command met them at work."""
+    saved = cells[0].folder.parent / "checkpoint"
+    rank = f"(trap '' TERM; sleep 1.5; echo x > {saved})"
+    commands(monkeypatch, {"base": f"{rank} & exec sleep 60"})
+
+    def stop_once(statuses: object) -> None:
+        if runner.statuses[0].state == "running" and runner.stop_signal is None:
+            time.sleep(0.5)  # the rank sets its trap
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    runner = MatrixRunner(cells[:1], jobs=1, watch=stop_once)
+    assert runner.run() == STOPPED
+    assert saved.exists()
 
 
 def test_a_cell_that_is_being_started_when_the_signal_comes_is_asked_too(

@@ -38,3 +38,8 @@ def test_latex_escapes() -> None:
     table = tables.Table("t", "t", ("a_b", "50 %"), (("x & y", False, (tables.Cell("−1.5", "± 2", "★★"),)),))
     assert r"x \& y & $-$1.5$^{**}$ {\footnotesize $\pm$ 2} \\" in tables.latex(table)
     assert r"a\_b & 50 \%" in tables.latex(table)
+
+
+def test_latex_holds_no_character_that_it_refuses() -> None:
+    table = tables.Table("t", "t", ("Arm", "a\x1b[31m"), (("x\u202ey", False, (tables.Cell("1"),)),))
+    assert "Arm & a?{[}31m \\\\" in tables.latex(table) and "x?y & 1" in tables.latex(table)

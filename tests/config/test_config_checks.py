@@ -171,6 +171,16 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "rollouts.serve = dequantised: model.quantization = none",
         ["rollouts.serve=original"],
     ),
+    "a port for a server of ours": (
+        [*ENGINE, "rollouts.server_arguments=['--max-num-seqs', '8', '--port=8000']"],
+        "rollouts.server_arguments: --port=8000 is chosen for each server by the run",
+        ["rollouts.server_arguments=['--max-num-seqs', '8']"],
+    ),
+    "an engine twice": (
+        [*ENGINE, "rollouts.addresses=['http://10.0.0.1:80', 'http://10.0.0.1:80/']"],
+        "rollouts.addresses: http://10.0.0.1:80 stands there twice",
+        ["rollouts.addresses=['http://10.0.0.1:80', 'http://10.0.0.1:81/']"],
+    ),
     "no address": ([*ENGINE, "rollouts.addresses=['10.0.0.1:80']"], "rollouts.addresses = ", ["rollouts.addresses=[]"]),
     "others' engines cannot serve our base": (
         [*ENGINE, "rollouts.addresses=['http://10.0.0.1:80']", "rollouts.serve=dequantised"],

@@ -196,6 +196,15 @@ def test_bad_rows_that_were_not_drawn_are_not_counted(tmp_path: Path) -> None:
     assert quarantine.rows_read == 20 + len(quarantine.rows)
 
 
+@pytest.mark.parametrize(("pairs", "noted"), [((1, 2, 3), 1), ((None, None, None), 1), ((1, 1, 2), 0)])
+def test_a_column_that_joins_no_reviews_is_noted(tmp_path: Path, pairs: tuple[int | None, ...], noted: int) -> None:
+    """Their consistency was left out of all results without a word."""
+    rows = [{"text": f"text {k}", "label": k % 2, "p": pair} for k, pair in enumerate(pairs)]
+    quarantine = Quarantine()
+    assert len(load(write(tmp_path / "r.jsonl", rows), quarantine, pair_column="p")) == 3
+    assert quarantine.summary().count("p: no two reviews share a pair; no pairs are measured") == noted
+
+
 def test_pairs_are_drawn_together(tmp_path: Path) -> None:
     rows = [{"text": f"text {k}", "label": k % 2, "pair": k // 3, "side": k % 3 == 0} for k in range(30)]
     path = write(tmp_path / "r.jsonl", rows)
