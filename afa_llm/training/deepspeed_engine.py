@@ -18,7 +18,7 @@ from torch import nn
 from afa_llm.config_running import Training
 from afa_llm.errors import AfaError
 from afa_llm.training.distributed import World
-from afa_llm.training.engine import StepOutcome, every_gradient, optimizer_groups, refuse_leftovers
+from afa_llm.training.engine import StepOutcome, every_gradient, optimizer_groups, refuse_misfits
 
 OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 SETTLED = ("optimizer", "scheduler", "fp16", "bf16", "bfloat16", "torch_autocast")
@@ -146,7 +146,7 @@ class DeepSpeedEngine:
             safe_set_local_optimizer_state,
         )
 
-        refuse_leftovers(state, self.names)
+        refuse_misfits(state, self.names)
         for name, parameter in self.names.items():
             full = {key: state[f"{name}|{key}"].to(self.world.device) for key in ("weight", *MOMENTS)}
             if self.stage == 0:
