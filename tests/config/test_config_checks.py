@@ -33,6 +33,21 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "run.output_dir = $HOME/runs: $HOME is not replaced in settings",
         ["run.output_dir=~/runs"],
     ),
+    "a variable in a folder to write to": (
+        ["evaluation.before_folder=$HOME/kept"],
+        "evaluation.before_folder = $HOME/kept: $HOME is not replaced in settings",
+        ["evaluation.before_folder=~/kept"],
+    ),
+    "a variable in a folder to send from": (
+        ["rollouts.adapter_folder=$SHARED/adapters"],
+        "rollouts.adapter_folder = $SHARED/adapters: $SHARED is not replaced in settings",
+        ["rollouts.adapter_folder=/shared/adapters"],
+    ),
+    "a variable in an interpreter": (
+        ["rollouts.vllm_python=$HOME/vllm/bin/python"],
+        "rollouts.vllm_python = $HOME/vllm/bin/python: $HOME is not replaced in settings",
+        ["rollouts.vllm_python=~/vllm/bin/python"],
+    ),
     "a variable in a set to measure on": (
         ["data.evaluation=[{path: '/data/${SETS}/dev.csv'}]"],
         "data.evaluation.0.path = /data/${SETS}/dev.csv: ${SETS} is not replaced in settings",
