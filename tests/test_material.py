@@ -132,3 +132,25 @@ def test_an_evaluation_asks_no_labels_of_the_training_reviews(tiny_model: Path, 
         prepare(load_config(None, [*settings, *train]))
     with pytest.raises(AfaError, match=r"data\.labels \(low, fair, high\) lacks 0; name reviews of your own"):
         prepare(load_config(None, settings))
+
+
+@pytest.mark.parametrize(
+    ("longest", "settings", "way_out"),
+    [
+        (3, ["masking.masks_per_review=4"], "has 3; set at most 3"),
+        (5, ["masking.direction=both", "masking.masks_per_review=6"], "has 5; set at most 4"),
+        (3, ["masking.direction=both"], "or masking.direction=attended with 2 masks"),
+        (1, ["masking.masks_per_review=2"], "has 1; name longer reviews, or set objective.policy_gradient_weight=0"),
+    ],
+)
+def test_more_masks_than_words_tell_a_number_that_is_allowed(
+    tiny_model: Path, tmp_path: Path, longest: int, settings: list[str], way_out: str
+) -> None:
+    """Two masks are the fewest, four with both faces: "set at most 1" led from one refusal to the next."""
+    rows = [json.dumps({"text": " ".join(["film"] * longest), "label": n % 2}) for n in range(4)]
+    (tmp_path / "r.jsonl").write_text("".join(row + "\n" for row in rows))
+    given = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]", *settings]
+    with pytest.raises(AfaError, match="more masks than words, the longest training review") as told:
+        prepare(load_config(None, given))
+    assert str(told.value).endswith(way_out)
+    assert len(prepare(load_config(None, [*given, "objective.policy_gradient_weight=0"])).train_prompts) == 4
