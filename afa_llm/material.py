@@ -12,7 +12,7 @@ from afa_llm.config_data import Source, Spurious
 from afa_llm.data.demonstrations import draw_demonstrations
 from afa_llm.data.duplicates import check_sets
 from afa_llm.data.lexicons import read_lexicon
-from afa_llm.data.prompts import PromptBuilder, build_prompts
+from afa_llm.data.prompts import PromptBuilder, build_prompts, text_of_ours
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
 from afa_llm.data.spurious import regrouped, taken_out
@@ -84,7 +84,8 @@ def prepare(config: Config, *, training: bool = True, learns: bool = True) -> Ma
         check_masks(config, train_prompts)
         notices += check_classes(config, train_prompts)
         check_rationales(config, train_prompts)
-    measured = [prompt for sets in prompt_sets.values() for found in sets for prompt in found.prompts]
+    asked = [each for sets in prompt_sets.values() for each in sets]
+    measured = [prompt for each in asked for prompt in (*each.prompts, *each.content_free, *each.in_domain)]
     every, answers = [*train_prompts, *validation_prompts, *measured], [b.answer_words for b in builders.values()]
     check_positions(config.model, every, answers, engine=config.asks_engine(training=training))
     check_embedded(config.model, every, answers)
@@ -223,14 +224,14 @@ def _validation_title(config: Config) -> str:
 
 
 def _prompt_set(config: Config, title: str, name: str, builder: PromptBuilder, prompts: list[Prompt]) -> PromptSet:
-    in_domain = domain_examples([prompt.example for prompt in prompts], config.run.seed)
+    in_domain, most = domain_examples([prompt.example for prompt in prompts], config.run.seed), config.data.max_tokens
     return PromptSet(
         title,
         name,
         tuple(prompts),
         builder.answer_words,
         content_free=tuple(builder.build_unchecked(example) for example in content_free_examples()),
-        in_domain=tuple(builder.build_unchecked(example) for example in in_domain),
+        in_domain=tuple(text_of_ours(builder, example, most) for example in in_domain),
     )
 
 
