@@ -96,7 +96,7 @@ class PromptBuilder:
             )
         tokens = self._tokenise(self.before + example.text + self.after)
         self._refuse_control_tokens(tokens, example.text)
-        word_of_token = words_of_tokens(tokens.spans, example.words, len(self.before))
+        word_of_token = self._words_of(tokens, example)
         if max(word_of_token) < 0:
             raise UnusableReviewError("no token belongs to a word of the review", "review without words")
         return Prompt(example, tokens.ids, _without_sink(word_of_token))
@@ -104,8 +104,12 @@ class PromptBuilder:
     def build_unchecked(self, example: Example) -> Prompt:
         """As `build`, for texts of our own: words may be empty, nothing is refused."""
         tokens = self._tokenise(self.before + example.text + self.after)
-        word_of_token = words_of_tokens(tokens.spans, example.words, len(self.before))
-        return Prompt(example, tokens.ids, _without_sink(word_of_token))
+        return Prompt(example, tokens.ids, _without_sink(self._words_of(tokens, example)))
+
+    def _words_of(self, tokens: _Tokens, example: Example) -> tuple[int, ...]:
+        """The last token belongs to no word, even where a tokenizer joins the review's "!" and the template's in "!!":
+        a mask would hide or delete the position where the answer is read."""
+        return (*words_of_tokens(tokens.spans, example.words, len(self.before))[:-1], -1)
 
     def _encode(self, text: str, literal: bool) -> Any:
         return self.tokenizer(

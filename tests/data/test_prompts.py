@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -185,6 +186,18 @@ def test_reviews_without_words_are_set_aside(raw_tokenizer: PreTrainedTokenizerF
     builder = PromptBuilder(raw_tokenizer, TEMPLATE, LABELS)
     assert build_prompts([example("  ")], builder, max_tokens=99, too_long="truncate", quarantine=quarantine) == []
     assert [row.reason for row in quarantine.rows] == ["the review has no words"]
+
+
+def test_the_readout_position_is_no_word_of_the_review(raw_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Where a token joins the ends of review and template, a mask of that word deleted the position that is read."""
+    tokenizer = copy.deepcopy(raw_tokenizer)
+    tokenizer.add_tokens(["!!"])
+    builder = PromptBuilder(tokenizer, dataclasses.replace(TEMPLATE, after="!"), LABELS)
+    prompt = builder.build(example("a great film!"))
+    assert tokenizer.convert_ids_to_tokens(prompt.token_ids[-1]) == "!!"
+    assert prompt.word_of_token[-2:] == (2, -1) and max(prompt.word_of_token) == 2
+    with pytest.raises(UnusableReviewError, match="no token belongs to a word"):
+        builder.build(example("!"))
 
 
 def test_no_more_of_a_review_is_cut_than_has_to_be(raw_tokenizer: PreTrainedTokenizerFast) -> None:
