@@ -258,3 +258,11 @@ def test_all_contradictions_are_told_together() -> None:
             ["training.zero_stage=2", "masking.direction=both", "masking.masks_per_review=5", "data.labels={a: [1]}"],
         )
     assert len(str(error.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("setting", ["training.deepspeed_file", "data.train.side_column"])
+def test_a_contradiction_of_a_name_in_another_encoding_is_told(setting: str) -> None:
+    """Its own message held the bytes, and pydantic broke over them."""
+    with pytest.raises(AfaError, match=rf"{setting} = r\\udcff: ") as told:
+        load_config(None, [f"{setting}=r\udcff"])
+    assert f"{setting} = 'r\\udcff': holds bytes that are no UTF-8" in str(told.value)
