@@ -49,5 +49,5 @@ class Config(Section):
 
         found = contradictions(self)
         if found:
-            raise ValueError("\n".join(found))
+            raise ValueError("\n".join(found).encode("utf-8", "backslashreplace").decode())  # pydantic takes no other
         return self

@@ -156,4 +156,4 @@ class Rollouts(Section):
     probe_warn: float = Field(0.005, ge=0, description="mean |Δp| of the two sides from which to warn")
     probe_fail: float = Field(0.01, gt=0, description="mean |Δp| of the two sides from which to end the run")
 
-    _home = field_validator("adapter_folder")(at_home)
+    _home = field_validator("adapter_folder", "vllm_python")(at_home)

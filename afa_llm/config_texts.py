@@ -12,7 +12,10 @@ from pydantic import BaseModel
 if TYPE_CHECKING:
     from afa_llm.config import Config
 
-PATHS = {"path", "edits_path", "exclude_ids", "suites_dir", "output_dir", "file", "deepspeed_file", "lexicon"}
+PATHS = {
+    "path", "edits_path", "exclude_ids", "suites_dir", "output_dir", "file", "deepspeed_file", "lexicon",
+    "before_folder", "adapter_folder", "vllm_python",
+}  # fmt: skip
 """Last parts of the names of settings that hold a path."""
 VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 

@@ -19,6 +19,7 @@ CORE_SCHEMA = {
     "null": (re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
     "merge": (re.compile(r"^<<$"), "<"),
 }
+PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 UNUSABLE = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")  # \udc80 to \udcff are bytes of a file name that is no UTF-8
 MOST_VALUES = 1_000_000  # aliases written out; a few lines can unfold to billions
 
@@ -46,8 +47,11 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from error
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
-        """Escapes such as "\\0" and "\\ud800" make what no path, tokenizer or file can take."""
+        """Escapes such as "\\0" and "\\ud800" make what no path, tokenizer or file can take. JSON, which is YAML,
+        spells an emoji as the two halves of one character."""
         value = super().construct_scalar(node)
+        if isinstance(value, str):
+            value = PAIR.sub(lambda pair: pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le"), value)
         if isinstance(value, str) and UNUSABLE.search(value):
             reason = f"{value[:40]!r} holds a null character or half of a surrogate pair"
             raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark)

@@ -23,6 +23,7 @@ from afa_llm.evaluation.focus_reader import FocusReader
 from afa_llm.evaluation.layer_focus import answer_shifts
 from afa_llm.kept_before import check_folder, measure_before
 from afa_llm.material import Material, prepare
+from afa_llm.method.attention_readout import out_of_reach
 from afa_llm.models.adapters import check_adapter
 from afa_llm.models.decoder import Decoder
 from afa_llm.models.embedded_tokens import check_embedded
@@ -219,6 +220,8 @@ def inspect(config: Config, texts: Sequence[str], adapter: Path | None, console:
             reader = FocusReader(decoder, material.answers, prompts, config.evaluation.batch_size)
             focus_N = reader.focus()
             logprob_NC = reader(range(len(prompts)), [frozenset()] * len(prompts))
+        if not all(focus_W.any() for focus_W in focus_N):
+            raise AfaError(out_of_reach(decoder.layers))
         if np.isnan(logprob_NC).any():
             raise AfaError(f"the {title} model's answers are not numbers; its weights may hold NaN: name others")
         for prompt, focus_W, logprob_C in zip(prompts, focus_N, logprob_NC, strict=True):

@@ -12,7 +12,7 @@ from afa_llm.config_data import Source, Spurious
 from afa_llm.data.demonstrations import draw_demonstrations
 from afa_llm.data.duplicates import check_sets
 from afa_llm.data.lexicons import read_lexicon
-from afa_llm.data.prompts import PromptBuilder, build_prompts
+from afa_llm.data.prompts import PromptBuilder, build_prompts, text_of_ours
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.sources import load_examples
 from afa_llm.data.spurious import regrouped, taken_out
@@ -22,6 +22,13 @@ from afa_llm.errors import AfaError
 from afa_llm.evaluation.behaviour import check_cases
 from afa_llm.evaluation.calibration import content_free_examples, domain_examples
 from afa_llm.evaluation.prompted_sentiment import PromptSet
+from afa_llm.material_checks import (
+    check_classes,
+    check_masks,
+    check_rationales,
+    one_sided,
+    wants_rationales,
+)
 from afa_llm.models.adapters import load_tokenizer
 from afa_llm.models.embedded_tokens import check_embedded
 from afa_llm.models.positions import check_positions
@@ -54,7 +61,7 @@ def basis(config: Config) -> str:
     seeded = config.prompts.demonstrations or any(s.max_samples or s.spurious for s in config.data.evaluation)
     sections = [part.model_dump(mode="json") for part in (config.data, config.prompts, config.model, config.rollouts)]
     values = [evaluation.lexicon, evaluation.focus_samples, masking.view, masking.fillers, masking.masks_per_review]
-    return json.dumps([sections, values, _wants_rationales(config), seeded and config.run.seed], sort_keys=True)
+    return json.dumps([sections, values, wants_rationales(config), seeded and config.run.seed], sort_keys=True)
 
 
 def prepare(config: Config, *, training: bool = True, learns: bool = True) -> Material:
@@ -70,14 +77,15 @@ def prepare(config: Config, *, training: bool = True, learns: bool = True) -> Ma
     train, train_prompts = _training(config, builders, shown, quarantines, learns) if training else ([], [])
     validation, validation_prompts = _validation(config, builders, quarantines, learns) if training else ([], [])
     evaluation, prompt_sets, focus_prompts = _evaluation(config, builders, quarantines)
-    notices = _one_sided(tuple(config.data.labels), evaluation, focus_prompts)
+    notices = one_sided(tuple(config.data.labels), evaluation, focus_prompts)
     notices += _check_duplicates(config, train, validation, evaluation)
     fillers = _fillers(config, tokenizer)
     if training and learns:
-        _check_masks(config, train_prompts)
-        notices += _check_classes(config, train_prompts)
-        _check_rationales(config, train_prompts)
-    measured = [prompt for sets in prompt_sets.values() for found in sets for prompt in found.prompts]
+        check_masks(config, train_prompts)
+        notices += check_classes(config, train_prompts)
+        check_rationales(config, train_prompts)
+    asked = [each for sets in prompt_sets.values() for each in sets]
+    measured = [prompt for each in asked for prompt in (*each.prompts, *each.content_free, *each.in_domain)]
     every, answers = [*train_prompts, *validation_prompts, *measured], [b.answer_words for b in builders.values()]
     check_positions(config.model, every, answers, engine=config.asks_engine(training=training))
     check_embedded(config.model, every, answers)
@@ -216,14 +224,14 @@ def _validation_title(config: Config) -> str:
 
 
 def _prompt_set(config: Config, title: str, name: str, builder: PromptBuilder, prompts: list[Prompt]) -> PromptSet:
-    in_domain = domain_examples([prompt.example for prompt in prompts], config.run.seed)
+    in_domain, most = domain_examples([prompt.example for prompt in prompts], config.run.seed), config.data.max_tokens
     return PromptSet(
         title,
         name,
         tuple(prompts),
         builder.answer_words,
         content_free=tuple(builder.build_unchecked(example) for example in content_free_examples()),
-        in_domain=tuple(builder.build_unchecked(example) for example in in_domain),
+        in_domain=tuple(text_of_ours(builder, example, most) for example in in_domain),
     )
 
 
@@ -237,21 +245,6 @@ def _fillers(config: Config, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
     return tuple(found)
 
 
-def _one_sided(
-    labels: Sequence[str], evaluation: Mapping[str, Sequence[Example]], focus_prompts: Mapping[str, Sequence[Prompt]]
-) -> list[str]:
-    """A notice for each data set that is sorted by label, as IMDB is on the hub: its first reviews are of one class."""
-    notices = []
-    for title, prompts in focus_prompts.items():
-        seen = {prompt.example.label for prompt in prompts}
-        if len(seen) == 1 and len({example.label for example in evaluation[title]}) > 1:
-            notices.append(
-                f"{title}: the focus is measured on the first {len(prompts)} reviews, and all of them are "
-                f"{labels[seen.pop()]!r}; set max_samples of this data set, which draws evenly"
-            )
-    return notices
-
-
 def _check_duplicates(
     config: Config, train: list[Example], validation: list[Example], evaluation: Mapping[str, list[Example]]
 ) -> list[str]:
@@ -262,38 +255,3 @@ def _check_duplicates(
     train, validation = taken_out(train, planted), taken_out(validation, planted)
     measured = {name: taken_out(examples, planted) for name, examples in evaluation.items()}
     return check_sets(train, validation, measured, validation_title=title, policy=data.duplicates_across)
-
-
-def _check_classes(config: Config, prompts: Sequence[Prompt]) -> list[str]:
-    """Raises AfaError where there is nothing to tell apart; a notice for each label that training never sees."""
-    labels, title = tuple(config.data.labels), f"data.train = {config.data.train.title}"
-    seen = {prompt.example.label for prompt in prompts}
-    if len(seen) < 2:
-        raise AfaError(
-            f"{title}: all {len(prompts)} reviews to train on are {labels[seen.pop()]!r}, nothing tells them apart; "
-            "name data with another label too, or raise data.train.max_samples"
-        )
-    return [f"{title}: no review is {name!r}" for k, name in enumerate(labels) if k not in seen]
-
-
-def _check_masks(config: Config, prompts: Sequence[Prompt]) -> None:
-    """Masks that outnumber the words of every review only repeat each other."""
-    longest, masks = max(len(prompt.example.words) for prompt in prompts), config.masking.masks_per_review
-    if masks > longest:
-        raise AfaError(
-            f"masking.masks_per_review = {masks}: more masks than words, the longest training review has {longest}; "
-            f"set at most {longest}"
-        )
-
-
-def _wants_rationales(config: Config) -> bool:
-    return config.objective.policy_gradient_weight > 0 and config.reward.source == "rationale"
-
-
-def _check_rationales(config: Config, prompts: Sequence[Prompt]) -> None:
-    """The control that rewards masks by the annotators' words needs some."""
-    if _wants_rationales(config) and not any(any(prompt.example.rationale or ()) for prompt in prompts):
-        raise AfaError(
-            f"reward.source = rationale: no training review of {config.data.train.title} has a decisive word marked; "
-            "set data.train.rationale_column (with words_column) or rationale_span_column, or reward.source=adversary"
-        )

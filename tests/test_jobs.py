@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -189,3 +190,10 @@ def test_an_evaluation_of_a_base_tells_where_words_are_counted_in_packaged_revie
         with pytest.raises(AssertionError, match="a model is loaded"):
             jobs.evaluate(load_config(None, [*settings, *given]), None)
         assert ("counted in data.train = planted_train" in capsys.readouterr().err) == told
+
+
+def test_inspect_shows_no_row_of_zeros(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No word was in reach of the layers: all of them had 0.0 %, "relative to the largest"."""
+    monkeypatch.setattr(jobs.FocusReader, "focus", lambda self: [np.zeros(3)])
+    with pytest.raises(AfaError, match=r"attention.layers: the readout position sees no word of the review"):
+        jobs.inspect(load_config(None, [f"model.path={tiny_model}"]), ["a fine film"], None, Console())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,47 @@ def test_an_evaluation_asks_no_labels_of_the_training_reviews(tiny_model: Path, 
         prepare(load_config(None, [*settings, *train]))
     with pytest.raises(AfaError, match=r"data\.labels \(low, fair, high\) lacks 0; name reviews of your own"):
         prepare(load_config(None, settings))
+
+
+@pytest.mark.parametrize(
+    ("longest", "settings", "way_out"),
+    [
+        (3, ["masking.masks_per_review=4"], "has 3; set at most 3"),
+        (5, ["masking.direction=both", "masking.masks_per_review=6"], "has 5; set at most 4"),
+        (3, ["masking.direction=both"], "or masking.direction=attended with 2 masks"),
+        (1, ["masking.masks_per_review=2"], "has 1; name longer reviews, or set objective.policy_gradient_weight=0"),
+    ],
+)
+def test_more_masks_than_words_tell_a_number_that_is_allowed(
+    tiny_model: Path, tmp_path: Path, longest: int, settings: list[str], way_out: str
+) -> None:
+    """Two masks are the fewest, four with both faces: "set at most 1" led from one refusal to the next."""
+    rows = [json.dumps({"text": " ".join(["film"] * longest), "label": n % 2}) for n in range(4)]
+    (tmp_path / "r.jsonl").write_text("".join(row + "\n" for row in rows))
+    given = [f"model.path={tiny_model}", f"data.train.path={tmp_path / 'r.jsonl'}", "data.evaluation=[]", *settings]
+    with pytest.raises(AfaError, match="more masks than words, the longest training review") as told:
+        prepare(load_config(None, given))
+    assert str(told.value).endswith(way_out)
+    assert len(prepare(load_config(None, [*given, "objective.policy_gradient_weight=0"])).train_prompts) == 4
+
+
+def test_random_words_to_calibrate_by_are_no_longer_than_reviews_may_be(tiny_model: Path, tmp_path: Path) -> None:
+    """Reviews of like length were all within the model's positions, and some of the random texts were not: an index
+    past the end of a table of positions."""
+    words = ["great", "terrible", "film", "film", "film", "unbelievable", "don't", "the"]
+    rows = [json.dumps({"text": " ".join(words[n:] + words[:n]), "label": n % 2}) for n in range(8)]
+    (tmp_path / "r.jsonl").write_text("".join(row + "\n" for row in rows))
+    settings = [f"model.path={tiny_model}", f"data.evaluation=[{{path: {tmp_path / 'r.jsonl'}}}]"]
+    settings += ["prompts.evaluation=[review_sentiment]", "data.too_long=truncate"]
+    (loose,) = prepare(load_config(None, settings)).prompt_sets["r"]
+    longest = max(len(prompt.token_ids) for prompt in loose.prompts)
+    assert max(len(prompt.token_ids) for prompt in loose.in_domain) > longest
+    (tight,) = prepare(load_config(None, [*settings, f"data.max_tokens={longest}"])).prompt_sets["r"]
+    assert tight.prompts == loose.prompts
+    assert longest - 6 <= max(len(prompt.token_ids) for prompt in tight.in_domain) <= longest
+    small = tmp_path / "small"
+    shutil.copytree(tiny_model, small)
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps(config | {"max_position_embeddings": longest}))
+    with pytest.raises(AfaError, match=rf"in-domain-\d+: a prompt of \d+ tokens, .* set data.max_tokens={longest} "):
+        prepare(load_config(None, [*settings, f"model.path={small}"]), training=False)

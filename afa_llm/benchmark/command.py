@@ -27,6 +27,7 @@ from afa_llm.data.suites import lacking, resolve_suites
 from afa_llm.errors import AfaError
 from afa_llm.kept_before import READING_ONLY
 from afa_llm.material import basis, prepare
+from afa_llm.material_checks import draws_masks
 from afa_llm.run_advice import advices
 from afa_llm.run_folder import changed_settings, data_notices
 from afa_llm.telling import results_console, tell
@@ -189,7 +190,8 @@ def _check_data(cells: Sequence[Cell], reference: str) -> dict[tuple[str, str], 
     told: dict[str, None] = {}
     found: dict[tuple[str, str], Work] = {}
     asks: dict[tuple[str, str, int], dict[str, Reviews]] = {}
-    for cell in sorted(cells, key=lambda cell: cell.kind == "prompted"):  # what trains asks more of the same reviews
+    # What trains asks more of the same reviews, most of all where masks are compared.
+    for cell in sorted(cells, key=lambda cell: (cell.kind == "prompted", not draws_masks(cell.config))):
         config = cell.config
         key = basis(config)
         if key not in seen:

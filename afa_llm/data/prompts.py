@@ -8,7 +8,7 @@ Legend: T tokens of a prompt, W words of a review.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,6 @@ from afa_llm.data.chat import ChatFrame
 from afa_llm.data.demonstrations import SEPARATOR
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.templates import Template, load_templates
-from afa_llm.data.words import split_words
 from afa_llm.errors import AfaError
 from afa_llm.records import AnswerWords, Example, Prompt
 
@@ -97,7 +96,7 @@ class PromptBuilder:
             )
         tokens = self._tokenise(self.before + example.text + self.after)
         self._refuse_control_tokens(tokens, example.text)
-        word_of_token = words_of_tokens(tokens.spans, example.words, len(self.before))
+        word_of_token = self._words_of(tokens, example)
         if max(word_of_token) < 0:
             raise UnusableReviewError("no token belongs to a word of the review", "review without words")
         return Prompt(example, tokens.ids, _without_sink(word_of_token))
@@ -105,8 +104,12 @@ class PromptBuilder:
     def build_unchecked(self, example: Example) -> Prompt:
         """As `build`, for texts of our own: words may be empty, nothing is refused."""
         tokens = self._tokenise(self.before + example.text + self.after)
-        word_of_token = words_of_tokens(tokens.spans, example.words, len(self.before))
-        return Prompt(example, tokens.ids, _without_sink(word_of_token))
+        return Prompt(example, tokens.ids, _without_sink(self._words_of(tokens, example)))
+
+    def _words_of(self, tokens: _Tokens, example: Example) -> tuple[int, ...]:
+        """The last token belongs to no word, even where a tokenizer joins the review's "!" and the template's in "!!":
+        a mask would hide or delete the position where the answer is read."""
+        return (*words_of_tokens(tokens.spans, example.words, len(self.before))[:-1], -1)
 
     def _encode(self, text: str, literal: bool) -> Any:
         return self.tokenizer(
@@ -248,22 +251,29 @@ def _shorten(prompt: Prompt, builder: PromptBuilder, max_tokens: int, too_long: 
         length = len(prompt.token_ids)
         reason = f"{length} tokens, over data.max_tokens = {max_tokens}; raise it, or set data.too_long=truncate"
         raise UnusableReviewError(reason, f"longer than data.max_tokens = {max_tokens}")
+    return _cut(prompt, builder.build, max_tokens)
+
+
+def _cut(prompt: Prompt, build: Callable[[Example], Prompt], max_tokens: int) -> Prompt:
     while len(prompt.token_ids) > max_tokens:
         kept = _words_that_fit(prompt, max_tokens)
-        if kept == 0:
+        if kept < 1:
             reason = f"template and first word alone are over data.max_tokens = {max_tokens}; raise it"
             raise UnusableReviewError(reason, f"template longer than data.max_tokens = {max_tokens}")
-        prompt = builder.build(_first_words(prompt.example, kept))
+        prompt = build(_first_words(prompt.example, kept))
     return prompt
 
 
 def _words_that_fit(prompt: Prompt, max_tokens: int) -> int:
-    """How many first words remain when the surplus tokens are cut from the end; at least one word is cut."""
-    surplus = len(prompt.token_ids) - max_tokens
-    of_words = [word for word in prompt.word_of_token if word >= 0]
-    if surplus >= len(of_words):
-        return 0
-    return min(of_words[len(of_words) - surplus], len(prompt.example.words) - 1)
+    """How many first words remain when the surplus tokens are cut from the end; at least one word is cut.
+
+    Tokens between words go with the words that they stand before: blanks, and IMDB's <br />, which is six of them.
+    """
+    words = prompt.word_of_token
+    last = max((at for at, word in enumerate(words) if word >= 0), default=-1)
+    surplus = len(words) - max_tokens
+    cut = [word for word in words[max(0, last + 1 - surplus) : last + 1] if word >= 0]
+    return min([*cut, len(prompt.example.words) - 1])
 
 
 def _first_words(example: Example, count: int) -> Example:
@@ -272,9 +282,9 @@ def _first_words(example: Example, count: int) -> Example:
     return replace(example, text=example.text[: words[-1][1]], words=words, rationale=rationale)
 
 
-def neutral_prompt(builder: PromptBuilder, text: str) -> Prompt:
-    """A content-free prompt for calibration: any text in the review's place, even none; its label means nothing."""
-    return builder.build_unchecked(Example(f"neutral/{text}", text, 0, split_words(text)))
+def text_of_ours(builder: PromptBuilder, example: Example, max_tokens: int) -> Prompt:
+    """A prompt of words of our own choice, its last ones cut where it is too long; its label means nothing."""
+    return _cut(builder.build_unchecked(example), builder.build_unchecked, max_tokens)
 
 
 def longest_answers(settings: Prompts, labels: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> AnswerWords:

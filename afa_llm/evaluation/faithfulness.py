@@ -19,6 +19,7 @@ from scipy.special import softmax
 
 from afa_llm.errors import AfaError
 from afa_llm.evaluation.estimates import Floats, Ints
+from afa_llm.method.attention_readout import out_of_reach
 
 Hidden = tuple[int, frozenset[int]]
 """A review's index and the words of it that are hidden."""
@@ -138,6 +139,8 @@ def check_focus(focus_W: Floats, review: int) -> Floats:
     """The focus as float64. Raises AfaError where it is NaN, negative or zero everywhere."""
     focus_W = np.asarray(focus_W, dtype=np.float64)
     if not np.isfinite(focus_W).all() or (focus_W < 0).any() or (len(focus_W) and focus_W.sum() <= 0):
+        if len(focus_W) and not focus_W.any():
+            raise AfaError(f"the focus of review {review} is zero: {out_of_reach()}, or set evaluation.focus_samples=0")
         raise AfaError(f"the focus of review {review} is no distribution over its words: {focus_W[:8].tolist()} …")
     return focus_W
 

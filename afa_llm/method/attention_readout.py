@@ -7,6 +7,7 @@ Legend: B reviews, T tokens, W words, L captured layers, H query heads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +72,15 @@ def sink_mass(rows_LBHT: Tensor, attention_mask_BT: Tensor) -> Tensor:
     first_BT = real_BT & (real_BT.long().cumsum(-1) == 1)
     rows_BT = rows_LBHT.detach().mean(dim=(0, 2), dtype=torch.promote_types(rows_LBHT.dtype, torch.float32))
     return torch.where(first_BT, rows_BT, 0.0).sum(-1)
+
+
+def out_of_reach(layers: Sequence[int] | None = None) -> str:
+    """The message for a focus that is zero on every word: there is nothing to move."""
+    where = f"in layers {list(layers)}" if layers else "in the layers that are read"
+    return (
+        f"attention.layers: the readout position sees no word of the review {where}, as where their sliding window is "
+        "shorter than the template's text after {review}; name layers that see the whole prompt, or shorten that text"
+    )
 
 
 def _sum_over_tokens(row_BT: Tensor, word_of_token_BT: Tensor, words: int) -> Tensor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ def attach_lora(model: nn.Module, settings: Lora, *, seed: int, gradient_checkpo
             raise AfaError(
                 f"model.gradient_checkpointing = true: {first_reason(error)}; set model.gradient_checkpointing=false"
             ) from error
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # of GPT-2; peft sets it right by itself
         torch.manual_seed(seed)
         try:
             adapted = get_peft_model(model, config)

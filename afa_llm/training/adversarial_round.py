@@ -24,8 +24,9 @@ from collections.abc import Sequence
 import torch
 
 from afa_llm.config import Config
+from afa_llm.errors import AfaError
 from afa_llm.method import masked_views, masking_policy, policy_gradient, self_supervision
-from afa_llm.method.attention_readout import sink_mass
+from afa_llm.method.attention_readout import out_of_reach, sink_mass
 from afa_llm.records import Batch
 from afa_llm.training.distributed import World
 from afa_llm.training.dropout_noise import has_dropout
@@ -127,11 +128,14 @@ class AdversarialRound:
 
     def _global_counts(self, looks: Sequence[Look]) -> tuple[float, float, float]:
         """Reviews of the round and masks that teach, over all ranks: the denominators of everything; and the factor of
-        the advantages, 1 unless they are normalised."""
+        the advantages, 1 unless they are normalised. Raises AfaError on all ranks where no word gets any attention."""
         reviews = float(sum(look.batch.weight_B.sum() for look in looks))
         kept = float(sum(look.kept_BK.sum() for look in looks if look.kept_BK is not None))
         squares = float(sum(self._squares(look) for look in looks)) if self.config.reward.normalise else 0.0
-        total_reviews, total_kept, total_squares = self.world.sum_numbers([reviews, kept, squares])
+        mass = float(sum((look.focus.word_mass_B.detach() * look.batch.weight_B).sum() for look in looks))
+        total_reviews, total_kept, total_squares, total_mass = self.world.sum_numbers([reviews, kept, squares, mass])
+        if total_mass == 0 and self.looker.gives_feedback:
+            raise AfaError(out_of_reach(self.decoder.layers))
         deviation = math.sqrt(total_squares / total_kept) if total_squares > 0 else 1.0
         return total_reviews, total_kept, 1.0 / max(deviation, SMALLEST_DEVIATION)
 

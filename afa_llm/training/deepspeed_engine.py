@@ -6,6 +6,7 @@ so DeepSpeed's own mixed precision is off; the base computes in its own type.
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,11 +19,12 @@ from torch import nn
 from afa_llm.config_running import Training
 from afa_llm.errors import AfaError
 from afa_llm.training.distributed import World
-from afa_llm.training.engine import StepOutcome, every_gradient, optimizer_groups, refuse_leftovers
+from afa_llm.training.engine import StepOutcome, every_gradient, optimizer_groups, refuse_misfits
 
 OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 SETTLED = ("optimizer", "scheduler", "fp16", "bf16", "bfloat16", "torch_autocast")
 """Sections that are the run's own: the last four would take the adapter out of float32."""
+ZERO = "zero_optimization"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -50,12 +52,13 @@ def deepspeed_settings(settings: Training, world: World) -> dict[str, Any]:
     for section in SETTLED:
         if section in merged:
             raise AfaError(f"{settings.deepspeed_file}: section {section} is the run's own; take it out")
+    _refuse_unread(settings.deepspeed_file, merged)
     zero = merged.setdefault("zero_optimization", {})
     if not isinstance(zero, dict):
         raise AfaError(f"{settings.deepspeed_file}: zero_optimization = {zero}: must be an object of settings")
     if zero.get("stage", settings.zero_stage) not in (settings.zero_stage, "auto"):
         raise AfaError(
-            f"{settings.deepspeed_file}: zero_optimization.stage = {zero['stage']} but training.zero_stage = "
+            f"{settings.deepspeed_file}: zero_optimization.stage = {zero['stage']!r} but training.zero_stage = "
             f"{settings.zero_stage}; set them alike"
         )
     zero["stage"] = settings.zero_stage
@@ -146,7 +149,7 @@ class DeepSpeedEngine:
             safe_set_local_optimizer_state,
         )
 
-        refuse_leftovers(state, self.names)
+        refuse_misfits(state, self.names)
         for name, parameter in self.names.items():
             full = {key: state[f"{name}|{key}"].to(self.world.device) for key in ("weight", *MOMENTS)}
             if self.stage == 0:
@@ -202,6 +205,20 @@ class DeepSpeedEngine:
         inner = self.engine.optimizer if self.stage == 0 else self.engine.optimizer.optimizer
         steps = [float(moments["step"]) for moments in inner.state.values() if "step" in moments]
         return max(steps, default=0.0)
+
+
+def _refuse_unread(file: str | None, merged: Mapping[str, Any]) -> None:
+    """Raises AfaError for what DeepSpeed would pass over in silence: it checks the keys inside its sections, not the
+    sections. An offload that is not there is met as a full memory, hours later."""
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    for key in merged:
+        if key in DeepSpeedZeroConfig.model_fields:
+            raise AfaError(
+                f"{file}: {key} stands outside of zero_optimization, where DeepSpeed reads it; move it there"
+            )
+        if key != ZERO and (key == "zero" or difflib.get_close_matches(key, [ZERO], 1, 0.75)):
+            raise AfaError(f"{file}: section {key} is none that DeepSpeed reads; did you mean {ZERO}?")
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ fits any world size, ZeRO stage and engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -45,7 +45,7 @@ class Engine(Protocol):
         ...
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """The reverse of `state`. Raises KeyError where a name is missing or left over."""
+        """The reverse of `state`. Raises KeyError where a name is missing or left over, ValueError for a shape."""
         ...
 
     def whole(self, parameters: Sequence[torch.Tensor], *, writes: bool = False) -> AbstractContextManager[Any]:
@@ -53,11 +53,16 @@ class Engine(Protocol):
         ...
 
 
-def refuse_leftovers(state: Mapping[str, torch.Tensor], names: Collection[str]) -> None:
-    """Raises KeyError where a checkpoint holds weights that are not trained now: to go on would lose them."""
-    left = sorted({key.rpartition("|")[0] for key in state} - set(names))
+def refuse_misfits(state: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.Tensor]) -> None:
+    """Raises KeyError where a checkpoint holds weights that are not trained now: to go on would lose them; ValueError
+    where a weight has another shape: a copy would repeat an adapter of rank 1 to any rank."""
+    left = sorted({key.rpartition("|")[0] for key in state} - set(parameters))
     if left:
         raise KeyError(f"{left[0]} is in it and not trained now, {len(left)} weights in all")
+    for name, parameter in parameters.items():
+        found, wanted = tuple(state[f"{name}|weight"].shape), tuple(getattr(parameter, "ds_shape", parameter.shape))
+        if found != wanted:
+            raise ValueError(f"{name} has shape {list(found)} in it, now {list(wanted)}")
 
 
 def optimizer_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -121,7 +126,7 @@ class PlainEngine:
         return found
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        refuse_leftovers(state, self.names)
+        refuse_misfits(state, self.names)
         for name, parameter in self.names.items():
             parameter.data.copy_(state[f"{name}|weight"])
             self.optimizer.state[parameter] = {

@@ -96,6 +96,15 @@ def test_a_fault_of_one_arm_alone_is_found_before_anything_runs(
         command._check_data(found, "plain")
 
 
+def test_masks_are_counted_where_any_arm_draws_them(tiny_model: Path, tmp_path: Path) -> None:
+    """An arm without masks reads the same reviews, and stands first."""
+    masking, without = "masking: {masks_per_review: 4}", "objective: {policy_gradient_weight: 0}"
+    plain, afa = f"plain: {{settings: {{{masking}, {without}}}}}", f"afa: {{settings: {{{masking}}}}}"
+    with pytest.raises(AfaError, match=r"cell one/afa/seed0: .*more masks than words"):
+        command._check_data(cells(tmp_path, tiny_model, f"{{{plain}, {afa}}}"), "plain")
+    assert command._check_data(cells(tmp_path, tiny_model, f"{{{plain}}}"), "plain")
+
+
 def test_arms_that_would_answer_other_reviews_are_found_before_anything_runs(tiny_model: Path, tmp_path: Path) -> None:
     """They were found when the report was written, after all cells had run."""
     (tmp_path / "e.csv").write_text("text,label\na new film,1\na film as old as the hills are,0\n")

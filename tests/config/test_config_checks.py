@@ -33,6 +33,21 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "run.output_dir = $HOME/runs: $HOME is not replaced in settings",
         ["run.output_dir=~/runs"],
     ),
+    "a variable in a folder to write to": (
+        ["evaluation.before_folder=$HOME/kept"],
+        "evaluation.before_folder = $HOME/kept: $HOME is not replaced in settings",
+        ["evaluation.before_folder=~/kept"],
+    ),
+    "a variable in a folder to send from": (
+        ["rollouts.adapter_folder=$SHARED/adapters"],
+        "rollouts.adapter_folder = $SHARED/adapters: $SHARED is not replaced in settings",
+        ["rollouts.adapter_folder=/shared/adapters"],
+    ),
+    "a variable in an interpreter": (
+        ["rollouts.vllm_python=$HOME/vllm/bin/python"],
+        "rollouts.vllm_python = $HOME/vllm/bin/python: $HOME is not replaced in settings",
+        ["rollouts.vllm_python=~/vllm/bin/python"],
+    ),
     "a variable in a set to measure on": (
         ["data.evaluation=[{path: '/data/${SETS}/dev.csv'}]"],
         "data.evaluation.0.path = /data/${SETS}/dev.csv: ${SETS} is not replaced in settings",
@@ -253,3 +268,11 @@ def test_all_contradictions_are_told_together() -> None:
             ["training.zero_stage=2", "masking.direction=both", "masking.masks_per_review=5", "data.labels={a: [1]}"],
         )
     assert len(str(error.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("setting", ["training.deepspeed_file", "data.train.side_column"])
+def test_a_contradiction_of_a_name_in_another_encoding_is_told(setting: str) -> None:
+    """Its own message held the bytes, and pydantic broke over them."""
+    with pytest.raises(AfaError, match=rf"{setting} = r\\udcff: ") as told:
+        load_config(None, [f"{setting}=r\udcff"])
+    assert f"{setting} = 'r\\udcff': holds bytes that are no UTF-8" in str(told.value)

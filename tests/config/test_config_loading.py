@@ -218,7 +218,7 @@ def test_a_folder_that_is_written_is_none_called_tilde(monkeypatch: pytest.Monke
     assert getattr(getattr(load_config(None, [f"{setting}=null"]), section), name) is None
 
 
-@pytest.mark.parametrize("setting", ["model.path", "prompts.file", "training.deepspeed_file"])
+@pytest.mark.parametrize("setting", ["model.path", "prompts.file", "training.deepspeed_file", "rollouts.vllm_python"])
 def test_a_path_that_is_read_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     section, name = setting.split(".")

@@ -33,6 +33,7 @@ from afa_llm.config_yaml import YamlError, dump_yaml, load_yaml
         ("a: {b: 1}", {"a": {"b": 1}}),
         ("x: &x {b: 1}\ny:\n  <<: *x\n  c: 2", {"x": {"b": 1}, "y": {"b": 1, "c": 2}}),
         ("'1'", "1"),
+        ('{"a": ["\\ud83d\\udc4d good"]}', {"a": ["👍 good"]}),
     ],
 )
 def test_values(text: str, value: Any) -> None:

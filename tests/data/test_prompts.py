@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from prompt_examples import LABELS, TEMPLATE, TEXTS, example, spelled
 from transformers import PreTrainedTokenizerFast
 
-from afa_llm.data.prompts import PromptBuilder, UnusableReviewError, build_prompts, neutral_prompt, words_of_tokens
+from afa_llm.data.prompts import PromptBuilder, UnusableReviewError, build_prompts, text_of_ours, words_of_tokens
 from afa_llm.data.quarantine import Quarantine
 from afa_llm.data.templates import Template
 from afa_llm.data.words import split_words
@@ -187,12 +188,44 @@ def test_reviews_without_words_are_set_aside(raw_tokenizer: PreTrainedTokenizerF
     assert [row.reason for row in quarantine.rows] == ["the review has no words"]
 
 
+def test_the_readout_position_is_no_word_of_the_review(raw_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Where a token joins the ends of review and template, a mask of that word deleted the position that is read."""
+    tokenizer = copy.deepcopy(raw_tokenizer)
+    tokenizer.add_tokens(["!!"])
+    builder = PromptBuilder(tokenizer, dataclasses.replace(TEMPLATE, after="!"), LABELS)
+    prompt = builder.build(example("a great film!"))
+    assert tokenizer.convert_ids_to_tokens(prompt.token_ids[-1]) == "!!"
+    assert prompt.word_of_token[-2:] == (2, -1) and max(prompt.word_of_token) == 2
+    with pytest.raises(UnusableReviewError, match="no token belongs to a word"):
+        builder.build(example("!"))
+
+
+def test_no_more_of_a_review_is_cut_than_has_to_be(raw_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Tokens between its words were not counted as cut: each <br /> cost six tokens of words that had room."""
+    builder = PromptBuilder(raw_tokenizer, TEMPLATE, LABELS)
+    review = example("film great<br /><br />soup \n\n " * 20 + "film")
+    whole = builder.build(review)
+    for limit in range(60, len(whole.token_ids), 7):
+        found = build_prompts([review], builder, max_tokens=limit, too_long="truncate", quarantine=Quarantine())
+        kept = len(found[0].example.words)
+        one_more = example(review.text[: review.words[kept][1]])
+        assert len(found[0].token_ids) <= limit < len(builder.build(one_more).token_ids), limit
+
+
+def test_words_of_ours_are_cut_to_what_reviews_may_have(raw_tokenizer: PreTrainedTokenizerFast) -> None:
+    builder = PromptBuilder(raw_tokenizer, TEMPLATE, LABELS)
+    ours = example("soup film great </s> " * 10)
+    assert text_of_ours(builder, ours, 999) == builder.build_unchecked(ours)
+    cut = text_of_ours(builder, ours, 40)
+    assert 30 < len(cut.token_ids) <= 40 and ours.text.startswith(cut.example.text)
+
+
 @pytest.mark.parametrize("text", ["N/A", "", "[MASK]", "soup film great", "</s>"])
 def test_neutral_prompts(
     raw_tokenizer: PreTrainedTokenizerFast, chat_tokenizer: PreTrainedTokenizerFast, text: str
 ) -> None:
     for tokenizer in (raw_tokenizer, chat_tokenizer):
         builder = PromptBuilder(tokenizer, TEMPLATE, LABELS)
-        prompt = neutral_prompt(builder, text)
+        prompt = builder.build_unchecked(example(text))
         assert f"Review: {text}\nSentiment:" in tokenizer.decode(prompt.token_ids)
         assert len(prompt.example.words) == len(split_words(text))

@@ -118,6 +118,13 @@ def test_focus_that_is_no_distribution_is_refused(focus: list[float]) -> None:
         removal_scores([np.ones(2), np.array(focus)], AdditiveModel([[0.1, 0.1]] * 2), (0.5,), seed=0)
 
 
+def test_words_out_of_reach_name_the_setting() -> None:
+    with pytest.raises(
+        AfaError, match=r"the focus of review 0 is zero: attention.layers: .* sees no word of the review"
+    ):
+        removal_scores([np.zeros(3)], lambda reviews, hidden: np.zeros((len(reviews), 2)), [0.5], 0)
+
+
 def test_nan_answers_are_refused_with_their_place() -> None:
     def broken(reviews: Sequence[int], hidden: Sequence[frozenset[int]]) -> np.ndarray:
         rows = np.zeros((len(reviews), 2))

@@ -161,6 +161,11 @@ def test_the_seed_alone_decides_the_adapter(saved: Path) -> None:
     assert all(not torch.equal(first[name], other[name]) for name in first if "lora_A" in name)
 
 
+@pytest.mark.filterwarnings("error")
+def test_layers_of_gpt2_are_adapted_without_a_warning(tmp_path: Path) -> None:
+    assert trained(with_lora(save_model(tmp_path, "gpt2")))
+
+
 def test_gradient_checkpointing_is_not_reentrant_and_gives_the_same_gradient(saved: Path) -> None:
     found = []
     for checkpointing in (False, True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import torch
 from round_parts import ALONE, ARMS, Parts, one_word_prompt
 
 from afa_llm.data.batching import collate
+from afa_llm.errors import AfaError
 from afa_llm.method.policy_gradient import leave_one_out
 from afa_llm.models.attention_capture import RowRequest
+from afa_llm.records import AnswerWords, DecoderReading, View
 from afa_llm.rollouts.generator import TransformersGenerator
 from afa_llm.training.looking import Look
 from afa_llm.training.metrics import Means
@@ -238,3 +241,17 @@ def test_the_shown_view_has_the_first_masks_words_and_no_others(tiny_model: Path
         losses.append(parts.means.over_ranks(ALONE)["shown_task_loss"])
         parts.engine.step(3e-4)
     assert losses[0] > losses[1] > losses[2] > losses[3], losses
+
+
+def test_words_out_of_reach_are_told(tiny_model: Path) -> None:
+    """A window shorter than the text after the review: nothing moved the focus, and nobody was told."""
+    parts = Parts(tiny_model)
+    read = parts.decoder.read
+
+    def of_a_short_window(view: View, answers: AnswerWords, *, vocabulary: bool = False) -> DecoderReading:
+        found = read(view, answers, vocabulary=vocabulary)
+        return replace(found, rows_LBHT=found.rows_LBHT.masked_fill(view.word_of_token_BT[None, :, None] >= 0, 0.0))
+
+    parts.decoder.read = of_a_short_window  # type: ignore[method-assign]
+    with pytest.raises(AfaError, match=r"attention.layers: the readout position sees no word .* in layers \[1, 2\]"):
+        parts.round.play(parts.batches(3), epoch=0, step=0)

@@ -55,6 +55,33 @@ def test_sections_of_another_form_are_told(tmp_path: Path) -> None:
         deepspeed_settings(Training(engine="deepspeed", deepspeed_file=path), ALONE)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"zero_optimisation": {"offload_optimizer": {"device": "cpu"}}}, "did you mean zero_optimization"),
+        ({"zero": {"stage": 0}}, "section zero is none that DeepSpeed reads; did you mean zero_optimization"),
+        ({"offload_optimizer": {"device": "cpu"}}, "offload_optimizer stands outside of zero_optimization"),
+        ({"stage": 0}, "stage stands outside of zero_optimization"),
+        ({"zero_optimization": {"stage": "0"}}, "stage = '0' but training.zero_stage = 0"),
+    ],
+)
+def test_what_deepspeed_would_pass_over_is_refused(tmp_path: Path, values: dict, message: str) -> None:
+    path = written(tmp_path, values)
+    with pytest.raises(AfaError, match=message):
+        deepspeed_settings(Training(engine="deepspeed", deepspeed_file=path), ALONE)
+
+
+def test_other_sections_of_deepspeed_pass(tmp_path: Path) -> None:
+    others = {
+        "wall_clock_breakdown": False,
+        "aio": {},
+        "comms_logger": {"enabled": False},
+        "zero_allow_untested_optimizer": True,
+    }
+    found = deepspeed_settings(Training(engine="deepspeed", deepspeed_file=written(tmp_path, others)), ALONE)
+    assert others.items() <= found.items()
+
+
 def test_what_deepspeed_refuses_is_told_with_the_file(tmp_path: Path) -> None:
     wrong = {
         "Extra inputs are not permitted": {"zero_optimization": {"reduce_buckets": 3}},

@@ -76,6 +76,16 @@ def test_weights_of_a_checkpoint_that_nobody_trains_are_not_dropped() -> None:
         engine.load_state(state)
 
 
+def test_a_weight_of_rank_one_is_not_repeated_to_another_rank() -> None:
+    """A copy takes [1, 4] for every row of [8, 4], and the next step met moments of another shape."""
+    state = PlainEngine(torch.nn.Linear(4, 1, bias=False), Training()).state()
+    engine = PlainEngine(torch.nn.Linear(4, 8, bias=False), Training())
+    before = engine.state()
+    with pytest.raises(ValueError, match=r"weight has shape \[1, 4\] in it, now \[8, 4\]"):
+        engine.load_state(state)
+    assert all(torch.equal(before[name], value) for name, value in engine.state().items())
+
+
 def test_clipping_bounds_the_step_not_the_reported_norm() -> None:
     model = torch.nn.Linear(3, 1, bias=False)
     engine = PlainEngine(model, Training(max_grad_norm=0.5))
