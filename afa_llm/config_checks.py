@@ -53,6 +53,11 @@ def _masks(config: Config) -> list[str]:
             f"objective.shown_task_weight = {objective.shown_task_weight}: shows the words of an attended mask, and "
             f"masking.direction = {masking.direction} draws none; set masking.direction=attended"
         )
+    if objective.masked_rate is not None and objective.masked_by != "random":
+        found.append(
+            f"objective.masked_rate = {objective.masked_rate}: the size of a random mask, and objective.masked_by = "
+            f"{objective.masked_by} takes the policy's, of masking.rate; set objective.masked_by=random"
+        )
     if feedback and config.reward.source == "adversary" and config.adversary.steps_per_round == 0:
         found.append(
             "adversary.steps_per_round = 0: an adversary that never learns gives noise; set 1 or more, or "

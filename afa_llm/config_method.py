@@ -121,8 +121,17 @@ class Objective(Section):
     masked_base_weight: float = Field(
         0.0, ge=0, description="weight of KL(base ‖ tuned) between the labels' answers on one masked view"
     )
+    masked_consistency_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of KL(whole ‖ masked) between the tuned model's own answers on the whole review, which "
+        "teach, and on one masked view, which learns",
+    )
     masked_by: Literal["policy", "random"] = Field(
         "policy", description="whose mask makes that view: the policy's first (attended), or a random one of its size"
+    )
+    masked_rate: float | None = Field(
+        None, gt=0, lt=1, description="share of words that a random mask hides in that view; null: masking.rate"
     )
     shown_task_weight: float = Field(
         0.0, ge=0, description="weight of the cross-entropy where only the words of one attended mask are shown"
@@ -143,7 +152,7 @@ class Objective(Section):
     @property
     def uses_masked_view(self) -> bool:
         """Whether the decoder learns from a view with words hidden."""
-        return self.masked_task_weight > 0 or self.masked_base_weight > 0
+        return max(self.masked_task_weight, self.masked_base_weight, self.masked_consistency_weight) > 0
 
     @property
     def looks_ahead(self) -> bool:

@@ -197,9 +197,12 @@ class AdversarialRound:
         return policy_gradient.kl_sum(base.vocabulary_logprob_BV, look.clean.vocabulary_logprob_BV, look.batch.weight_B)
 
     def _masked_loss(self, look: Look, reviews: float, means: Means) -> torch.Tensor:
-        """On one masked view of each review: cross-entropy (masks as augmentation), and the base's own answer.
+        """On one masked view of each review: cross-entropy (masks as augmentation), the base's own answer, and the
+        tuned model's on the whole review.
 
-        Where the words that decide are hidden, what is left must not decide more than it did before tuning.
+        Where the words that decide are hidden, what is left must not decide more than it did before tuning. The whole
+        review teaches, the view learns: the other way round hidden words would make the answers vaguer. Source: our
+        choice, after R-Drop (Liang et al. 2021), whose two passes teach each other.
         """
         weights, batch = self.config.objective, look.batch
         # The base first: under ZeRO-3 no other pass may come between a forward and its backward.
@@ -217,6 +220,11 @@ class AdversarialRound:
             kl = policy_gradient.kl_sum(base_BC, masked.label_logprob_BC.float().log_softmax(-1), batch.weight_B)
             means.put_sum("masked_base_kl", float(kl.detach()), float(batch.weight_B.sum()))
             loss = loss + weights.masked_base_weight * kl / reviews
+        if weights.masked_consistency_weight > 0:
+            whole_BC = look.clean.label_logprob_BC.detach().float().log_softmax(-1)
+            kl = policy_gradient.kl_sum(whole_BC, masked.label_logprob_BC.float().log_softmax(-1), batch.weight_B)
+            means.put_sum("masked_consistency_kl", float(kl.detach()), float(batch.weight_B.sum()))
+            loss = loss + weights.masked_consistency_weight * kl / reviews
         return loss
 
     def _shown_loss(self, look: Look, epoch: int, reviews: float, means: Means) -> torch.Tensor:

@@ -129,13 +129,16 @@ class Looker:
 
     def _learned_mask(self, masks: Sequence[int]) -> int | None:
         """Where among these masks of a review the one to learn from stands; None: it is not among them."""
-        wanted = RANDOM_MASK if self.config.objective.masked_by == "random" else 0
-        return masks.index(wanted) if wanted in masks else None
+        objective = self.config.objective
+        wanted = RANDOM_MASK if objective.masked_by == "random" else 0
+        return masks.index(wanted) if wanted in masks and objective.masked_rate is None else None
 
     def _hide_for_learning(self, look: Look, epoch: int) -> View:
         assert look.masks is not None
-        if self.config.objective.masked_by == "random":
-            return self._hide(look, self.masker.draw_random(look.batch, epoch), [RANDOM_MASK], epoch)
+        objective = self.config.objective
+        if objective.masked_by == "random":
+            hidden_B1W = self.masker.draw_random(look.batch, epoch, objective.masked_rate)
+            return self._hide(look, hidden_B1W, [RANDOM_MASK], epoch)
         return self._hide(look, look.masks.hidden_BKW[:, :1], [0], epoch)
 
     def _hide(self, look: Look, hidden_BKW: torch.Tensor, masks: Sequence[int], epoch: int) -> View:

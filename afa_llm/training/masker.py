@@ -45,11 +45,11 @@ class Masker:
         noise_BKW = self.noise(batch, range(len(self.face_K)), epoch)
         return self._sample(batch, log_focus_BW, self.face_K, self.config.masking.temperature, noise_BKW)
 
-    def draw_random(self, batch: Batch, epoch: int) -> torch.Tensor:
-        """One uniformly random mask of the same size for each review, bool [B, 1, W]."""
+    def draw_random(self, batch: Batch, epoch: int, rate: float | None = None) -> torch.Tensor:
+        """One uniformly random mask for each review, bool [B, 1, W]: of the policy's size, or `rate` of the words."""
         level_BW = torch.zeros(batch.word_mask_BW.shape, device=batch.word_mask_BW.device)
         noise_BKW = self.noise(batch, [RANDOM_MASK], epoch)
-        return self._sample(batch, level_BW, masking_policy.faces("random", 1), 1.0, noise_BKW).hidden_BKW
+        return self._sample(batch, level_BW, masking_policy.faces("random", 1), 1.0, noise_BKW, rate).hidden_BKW
 
     def noise(self, batch: Batch, masks: Sequence[int], epoch: int) -> torch.Tensor:
         """From (seed, epoch, review, mask), [B, len(masks), W]."""
@@ -78,9 +78,15 @@ class Masker:
         return self._hide_by(kind, batch, hidden_BKW, range(shown_BKW.shape[1]), epoch)
 
     def _sample(
-        self, batch: Batch, log_focus_BW: torch.Tensor, face_K: torch.Tensor, temperature: float, noise: torch.Tensor
+        self,
+        batch: Batch,
+        log_focus_BW: torch.Tensor,
+        face_K: torch.Tensor,
+        temperature: float,
+        noise: torch.Tensor,
+        rate: float | None = None,
     ) -> MaskSample:
-        counts_B = masking_policy.mask_counts(batch.word_mask_BW, self.config.masking.rate)
+        counts_B = masking_policy.mask_counts(batch.word_mask_BW, rate or self.config.masking.rate)
         return masking_policy.sample_masks(log_focus_BW, batch.word_mask_BW, counts_B, face_K, temperature, noise)
 
     def _hide_by(self, kind: str, batch: Batch, hidden_BKW: torch.Tensor, masks: Sequence[int], epoch: int) -> View:

@@ -83,6 +83,11 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "masking.direction = random: ",
         ["objective.policy_gradient_weight=0"],
     ),
+    "the size of a random mask for the policy's": (
+        ["objective.masked_rate=0.5"],
+        "objective.masked_rate = 0.5: the size of a random mask, and objective.masked_by = policy takes the policy's",
+        ["objective.masked_by=random"],
+    ),
     "unattended words shown": (
         ["masking.direction=unattended", "objective.shown_task_weight=1"],
         "objective.shown_task_weight = 1.0: shows the words of an attended mask, and masking.direction = unattended",

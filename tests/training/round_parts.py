@@ -100,6 +100,11 @@ ARMS = {
         "masking.fillers=[' a', ' the', ' one of']",
         "objective.masked_task_weight=1",
     ],
+    "consistent view": [
+        "objective.masked_by=random",
+        "objective.masked_rate=0.5",
+        "objective.masked_consistency_weight=1",
+    ],
     "random view": ["objective.masked_by=random", "objective.masked_task_weight=1", "objective.masked_base_weight=1"],
     "random view, no adversary": [
         "objective.masked_by=random",

@@ -35,6 +35,7 @@ SETTINGS = [
     "objective.word_mass_weight=0.5",
     "objective.masked_task_weight=0.3",
     "objective.masked_base_weight=0.3",
+    "objective.masked_consistency_weight=0.3",
     "objective.shown_task_weight=0.3",
 ]
 
