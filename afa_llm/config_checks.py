@@ -269,10 +269,15 @@ def _addresses(config: Config) -> list[str]:
         if not _is_address(address):
             shown = f"…@{address.rpartition('@')[2]}" if "@" in address else address  # a message may end up in a log
             found.append(f"rollouts.addresses = {shown!r}: no address; write http://host:port")
-    if rollouts.addresses and rollouts.serve == "dequantised":
+    ours = {
+        "serve = dequantised": rollouts.serve == "dequantised",
+        f"replicas = {rollouts.replicas}": rollouts.replicas > 1,
+        f"devices = {list(rollouts.devices)}": bool(rollouts.devices),
+        f"server_arguments = {list(rollouts.server_arguments)}": bool(rollouts.server_arguments),
+    }
+    for setting in (name for name, given in ours.items() if given and rollouts.addresses):
         found.append(
-            "rollouts.serve = dequantised: engines at rollouts.addresses serve what they were started with; leave one "
-            "of the two out"
+            f"rollouts.{setting}: engines at rollouts.addresses serve as they were started; leave one of the two out"
         )
     return found
 

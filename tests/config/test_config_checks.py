@@ -207,6 +207,21 @@ CASES: dict[str, tuple[list[str], str, list[str]]] = {
         "rollouts.serve = dequantised: engines at rollouts.addresses",
         ["rollouts.serve=original"],
     ),
+    "more of ours beside others' engines": (
+        [*ENGINE, "rollouts.addresses=['http://10.0.0.1:80']", "rollouts.replicas=2"],
+        "rollouts.replicas = 2: engines at rollouts.addresses serve as they were started",
+        ["rollouts.replicas=1"],
+    ),
+    "arguments for others' engines": (
+        [*ENGINE, "rollouts.addresses=['http://10.0.0.1:80']", "rollouts.server_arguments=['--max-num-seqs=8']"],
+        "rollouts.server_arguments = ['--max-num-seqs=8']: engines at rollouts.addresses",
+        ["rollouts.server_arguments=[]"],
+    ),
+    "devices for others' engines": (
+        [*ENGINE, "rollouts.addresses=['http://10.0.0.1:80']", "rollouts.devices=['0']"],
+        "rollouts.devices = ['0']: engines at rollouts.addresses",
+        ["rollouts.devices=[]"],
+    ),
     "measuring through no engine": (
         ["evaluation.through_engine=true"],
         "evaluation.through_engine = True: ",
