@@ -200,8 +200,8 @@ class AdversarialRound:
         """On one masked view of each review: cross-entropy (masks as augmentation), the base's own answer, and the
         tuned model's on the whole review.
 
-        Where the words that decide are hidden, what is left must not decide more than it did before tuning. The whole
-        review teaches, the view learns: the other way round hidden words would make the answers vaguer. Source: our
+        Where the words that decide are hidden, what is left must not decide more than it did before tuning. The answer
+        on the whole review is a target without a gradient: the view learns from it, not it from the view. Source: our
         choice, after R-Drop (Liang et al. 2021), whose two passes teach each other.
         """
         weights, batch = self.config.objective, look.batch
